@@ -1,0 +1,1 @@
+"""What is allowed: pure code over numbers, with time as an argument."""

@@ -1,0 +1,1 @@
+"""Tools to test your own code with: a virtual clock and a mock server."""
