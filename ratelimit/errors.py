@@ -8,4 +8,28 @@ from __future__ import annotations
 
 
 class RateLimitError(Exception):
-    """Anything this project raises on purpose."""
+    """Anything this project raises on purpose; `exit_code` is what the command line ends with because of it."""
+
+    exit_code = 1
+
+
+class NeverFits(RateLimitError):
+    """The request is larger than a whole limit; waiting cannot help."""
+
+    exit_code = 2
+
+    def __init__(self, limit: str, amount: float, most: float) -> None:
+        super().__init__(
+            f"this request needs {amount:,.10g} of {limit}, which allows at most {most:,.10g} at once; "
+            f"lower max_tokens, split the prompt, or choose a higher tier"
+        )
+        self.limit = limit
+        self.amount = amount
+        self.most = most
+
+
+class AlreadySettled(RateLimitError):
+    """A turn or hold was ended twice; the second would corrupt what the first has settled."""
+
+    def __init__(self, what: str, how: str) -> None:
+        super().__init__(f"{what} has already ended as {how!r}; end each one exactly once")

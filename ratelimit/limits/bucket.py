@@ -1,0 +1,183 @@
+"""One limit, and how it stands now, kept as one number.
+
+A bucket that refills continuously needs neither a level nor the time of its last update. It needs the moment at which
+it will be full again, `full_at`: taking moves that moment up, giving back moves it down, and time does the rest by
+passing. A bucket in debt is simply full again later than usual. When an amount may be taken is then one subtraction,
+and whoever waits until that instant and asks again compares the same number: no epsilon, and nobody spins.
+
+Three numbers stand between the published limit and what may be taken at once, the *capacity*:
+
+    limit       what is published; the refill rate is limit / window, and no request above it can ever pass
+    reserve     kept back, so that requests which arrive closer together than they were sent find room, and so that
+                another program on the same key does (at least `slack` seconds of refill; it grows when one is seen)
+    burst       a server that counts in slices shorter than its window refuses a burst that the window would allow
+
+A request larger than the capacity but within the limit is not lost: it may go once the bucket has been full for as long
+as the missing part takes to refill. `share` scales the refill rate, for a key that somebody else uses too.
+
+Everything works on fractions as it does on floats, so tests can ask for equality.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+MINUTE = 60.0
+DAY = 86_400.0
+
+_NAMES = {
+    ("requests", MINUTE): "RPM",
+    ("tokens", MINUTE): "TPM",
+    ("requests", DAY): "RPD",
+    ("tokens", DAY): "TPD",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One documented cap: an amount of a unit per window of so many seconds."""
+
+    unit: str
+    amount: float
+    window: float
+    scope: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in (("amount", self.amount), ("window", self.window)):
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"a limit's {name} is a finite number above zero, not {value!r}")
+
+    @property
+    def name(self) -> str:
+        """What people call it: RPM, TPM, RPD."""
+        known = _NAMES.get((self.unit, self.window)) or f"{self.unit} per {self.window:g} s"
+        return f"{self.scope} {known}" if self.scope else known
+
+    @property
+    def rate(self) -> float:
+        """Units that come back per second."""
+        return self.amount / self.window
+
+    def __str__(self) -> str:
+        return f"{self.amount:,.10g} {self.name}"
+
+
+class Bucket:
+    """A token bucket kept as one number: the time at which it will be full again."""
+
+    __slots__ = ("_burst", "_past", "_reserve", "_share", "corrected", "depth", "full_at", "interval", "limit")
+
+    def __init__(self, limit: Limit, now: float, *, reserve: float = 0) -> None:
+        self.limit = limit
+        self.full_at = now
+        self.corrected: float = 0  # the sum of all drift ever applied, in units
+        self._share: float = 1
+        self._burst: float = limit.amount
+        self._reserve = reserve
+        self._past: list[tuple[float, float]] = []
+        self._fit()
+
+    @property
+    def capacity(self) -> float:
+        """What may be taken at once from a full bucket."""
+        return min(self._burst, self.ceiling)
+
+    @property
+    def ceiling(self) -> float:
+        """What the published limit leaves when the reserve is kept back."""
+        return max(self.limit.amount - self._reserve, 0)
+
+    @property
+    def share(self) -> float:
+        """The part of the refill rate that is ours."""
+        return self._share
+
+    @property
+    def reserve(self) -> float:
+        """What is kept back of the published limit."""
+        return self._reserve
+
+    @property
+    def burst(self) -> float:
+        """The most that goes at once, whatever has been saved up."""
+        return self._burst
+
+    def ready_at(self, amount: float) -> float:
+        """Return the first moment at which `amount` may be taken."""
+        ready = self.full_at + amount * self.interval - self.depth
+        if amount > self.capacity:
+            # One that is larger than the burst goes when everything before it is paid for; one that reaches into
+            # the reserve waits until that, too, has had the time to fill.
+            return ready - max(min(amount, self.ceiling) - self.capacity, 0) * self.interval
+        return ready
+
+    def take(self, amount: float, now: float) -> None:
+        """Take `amount`, into debt if need be."""
+        self.full_at = max(self.full_at, now) + amount * self.interval
+
+    def give(self, amount: float, now: float) -> None:
+        """Put `amount` back; what a full bucket cannot hold is lost, as it is on the server."""
+        self.full_at = max(self.full_at - amount * self.interval, min(self.full_at, now))
+
+    def shift(self, amount: float, now: float) -> None:
+        """Move the level by what somebody else took (above zero) or what was never charged (below)."""
+        if amount >= 0:
+            self.take(amount, now)
+        else:
+            self.give(-amount, now)
+        self.corrected += amount
+
+    def missing(self, now: float) -> float:
+        """Return how much has been taken and has not come back yet."""
+        return max(self.full_at - now, 0) / self.interval
+
+    def level(self, now: float) -> float:
+        """Return what may be taken now; negative in debt."""
+        return self.capacity - self.missing(now)
+
+    def retune(
+        self,
+        now: float,
+        *,
+        limit: Limit | None = None,
+        share: float | None = None,
+        burst: float | None = None,
+        reserve: float | None = None,
+    ) -> None:
+        """Change what the bucket is; what is missing from it stays missing."""
+        missing = self.missing(now)
+        if limit is not None:
+            if self._burst >= self.limit.amount:
+                self._burst = limit.amount
+            self.limit = limit
+        if share is not None:
+            self._share = share
+        if burst is not None:
+            self._burst = burst
+        if reserve is not None:
+            self._reserve = reserve
+        before = self.interval
+        self._fit()
+        if self.interval != before:
+            self._past.append((now, before))
+        if self.full_at > now:
+            self.full_at = now + missing * self.interval
+
+    def interval_at(self, moment: float) -> float:
+        """Return the seconds per unit that held at an earlier moment."""
+        for changed_at, before in self._past:
+            if moment < changed_at:
+                return before
+        return self.interval
+
+    def forget(self, moment: float) -> None:
+        """Drop what is remembered of rates before `moment`: nobody will ask."""
+        self._past = [entry for entry in self._past if entry[0] >= moment]
+
+    def _fit(self) -> None:
+        self.interval = self.limit.window / (self.limit.amount * self._share)
+        self.depth = self.capacity * self.interval
+
+    def __repr__(self) -> str:
+        return f"<Bucket {self.limit}: full at {float(self.full_at):.3f}>"
