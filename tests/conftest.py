@@ -1,3 +1,23 @@
 """The suite owns the clock: every async test runs in virtual time unless it is marked `real_time`."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from ratelimit.testing.clock import VirtualClockLoop
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_time: run this async test on the ordinary event loop, in wall time")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    # One factory per test: pytest-asyncio then leaves the test's id as it is.
+    if item.get_closest_marker("real_time"):
+        return {"real": asyncio.new_event_loop}
+    return {"virtual": VirtualClockLoop}
