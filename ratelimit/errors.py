@@ -64,3 +64,38 @@ class Livelock(RateLimitError):
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return (", ".join(names[:10]) or "no task") + more
+
+
+class BadRequest(RateLimitError):
+    """The request cannot succeed as it stands; it was not sent, and nothing was charged."""
+
+    exit_code = 2
+
+
+class InputTooLong(BadRequest):
+    """The input, or the input and the output asked for, is longer than the model's context window."""
+
+    def __init__(self, model: str, tokens: int, window: int, cap: int = 0) -> None:
+        asked = f"and up to {cap:,} of output are {tokens + cap:,}" if cap else "are"
+        super().__init__(
+            f"the {tokens:,} tokens of input {asked} more than the context window of {model}, {window:,}; "
+            f"{'lower the cap on output, ' if cap else ''}shorten or split the input, "
+            f"or choose a model with a larger window"
+        )
+        self.model = model
+        self.tokens = tokens
+        self.window = window
+        self.cap = cap
+
+
+class OutputTooLong(BadRequest):
+    """The output asked for is longer than the model ever writes."""
+
+    def __init__(self, model: str, cap: int, most: int) -> None:
+        super().__init__(
+            f"the request asks for up to {cap:,} tokens of output, but {model} writes at most {most:,}; "
+            f"lower max_completion_tokens (max_output_tokens, max_tokens) to {most:,} or leave it out"
+        )
+        self.model = model
+        self.cap = cap
+        self.most = most
