@@ -36,12 +36,17 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One documented cap: an amount of a unit per window of so many seconds."""
+    """One documented cap: an amount of a unit per window of so many seconds.
+
+    `scope` is empty for the organization's, else whose it is ("project"). `own` marks a cap of the user's own choosing,
+    which no header raises.
+    """
 
     unit: str
     amount: float
     window: float
     scope: str = ""
+    own: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("amount", self.amount), ("window", self.window)):
@@ -66,16 +71,16 @@ class Limit:
 class Bucket:
     """A token bucket kept as one number: the time at which it will be full again."""
 
-    __slots__ = ("_burst", "_past", "_reserve", "_share", "corrected", "depth", "full_at", "interval", "limit")
+    __slots__ = ("_burst", "_reserve", "_share", "closed_until", "corrected", "depth", "full_at", "interval", "limit")
 
     def __init__(self, limit: Limit, now: float, *, reserve: float = 0) -> None:
         self.limit = limit
         self.full_at = now
+        self.closed_until = now  # a cooldown; nothing is lost by it, the bucket fills meanwhile
         self.corrected: float = 0  # the sum of all drift ever applied, in units
         self._share: float = 1
         self._burst: float = limit.amount
         self._reserve = reserve
-        self._past: list[tuple[float, float]] = []
         self._fit()
 
     @property
@@ -109,8 +114,8 @@ class Bucket:
         if amount > self.capacity:
             # One that is larger than the burst goes when everything before it is paid for; one that reaches into
             # the reserve waits until that, too, has had the time to fill.
-            return ready - max(min(amount, self.ceiling) - self.capacity, 0) * self.interval
-        return ready
+            ready -= max(min(amount, self.ceiling) - self.capacity, 0) * self.interval
+        return max(ready, self.closed_until)
 
     def take(self, amount: float, now: float) -> None:
         """Take `amount`, into debt if need be."""
@@ -157,23 +162,9 @@ class Bucket:
             self._burst = burst
         if reserve is not None:
             self._reserve = reserve
-        before = self.interval
         self._fit()
-        if self.interval != before:
-            self._past.append((now, before))
         if self.full_at > now:
             self.full_at = now + missing * self.interval
-
-    def interval_at(self, moment: float) -> float:
-        """Return the seconds per unit that held at an earlier moment."""
-        for changed_at, before in self._past:
-            if moment < changed_at:
-                return before
-        return self.interval
-
-    def forget(self, moment: float) -> None:
-        """Drop what is remembered of rates before `moment`: nobody will ask."""
-        self._past = [entry for entry in self._past if entry[0] >= moment]
 
     def _fit(self) -> None:
         self.interval = self.limit.window / (self.limit.amount * self._share)

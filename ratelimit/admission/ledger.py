@@ -1,0 +1,109 @@
+"""Where quotas live: behind a few verbs, so that nobody above knows whether a limit is shared.
+
+Only `reserve` may wait, and only for the place where the quota is kept; that a request has to wait for its turn is an
+answer, not a delay. Everything a reply teaches goes down through `observe` and `refused` and comes back as changes to
+report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from ratelimit.limits.bucket import Limit
+from ratelimit.limits.drift import Change
+from ratelimit.limits.frontier import Frontier, Line
+from ratelimit.limits.headers import Observed
+from ratelimit.limits.pressure import Feedback
+from ratelimit.limits.quota import Cost, Hold, Quota
+
+
+class Ledger(Protocol):
+    """The quota of one lane, wherever it is kept."""
+
+    quota: Quota
+
+    async def reserve(self, cost: Cost) -> Hold | float:
+        """Take `cost` and return a hold, or take nothing and return when to ask again."""
+        ...
+
+    def sent(self, hold: Hold) -> bool:
+        """Note that the request leaves now; true if it goes where this lane has not been. Never awaits."""
+        ...
+
+    def settle(self, hold: Hold, actual: Cost, how: str) -> None:
+        """End a hold. Never awaits."""
+        ...
+
+    def observe(self, hold: Hold, observed: Observed) -> list[Change]:
+        """Learn from a reply. Never awaits."""
+        ...
+
+    def refused(self, hold: Hold, observed: Observed) -> list[Change]:
+        """Learn from a refusal that a limit was the reason for. Never awaits."""
+        ...
+
+    def cool(self, seconds: float) -> None:
+        """Close the lane for so long. Never awaits."""
+        ...
+
+
+class LocalLedger:
+    """A quota in this process."""
+
+    def __init__(
+        self, limits: Iterable[Limit], clock: Callable[[], float], *, slack: float = 1.0, longest_wait: float = 60.0
+    ) -> None:
+        self._clock = clock
+        self._longest_wait = longest_wait
+        now = clock()
+        self.quota = Quota(limits, now, slack=slack)
+        self._feedback = Feedback(self.quota, now)
+        self._frontier = Frontier(self.quota)
+        self._scouts: dict[Hold, set[Line]] = {}
+
+    async def reserve(self, cost: Cost) -> Hold | float:
+        """Take `cost` and return a hold, or take nothing and return when to ask again."""
+        return self.quota.reserve(cost, self._clock())
+
+    def sent(self, hold: Hold) -> bool:
+        """Note that the request leaves now; true if it goes where this lane has not been. Never awaits."""
+        now = self._clock()
+        lines = self._frontier.crossed_by(hold.cost, now)
+        if lines:
+            self._frontier.crossed(lines)
+            self._scouts[hold] = lines
+        self.quota.sent(hold, now)
+        return bool(lines)
+
+    def settle(self, hold: Hold, actual: Cost, how: str) -> None:
+        """End a hold. Never awaits."""
+        lines = self._scouts.pop(hold, None)
+        if lines and how in {"refused", "unsent"}:
+            self._frontier.turned_back(lines)
+        self.quota.settle(hold, actual, self._clock(), how)
+
+    def observe(self, hold: Hold, observed: Observed) -> list[Change]:
+        """Learn from a reply. Never awaits."""
+        return self._feedback.observe(hold, observed, self._clock())
+
+    def refused(self, hold: Hold, observed: Observed) -> list[Change]:
+        """Learn from a refusal that a limit was the reason for. Never awaits."""
+        return self._feedback.refused(hold, observed, self._clock(), most=self._longest_wait)
+
+    def cool(self, seconds: float) -> None:
+        """Close the lane for so long. Never awaits."""
+        self._feedback.cool(self._clock() + min(max(seconds, 0), self._longest_wait))
+
+    def missing(self) -> dict[str, float]:
+        """Return what is missing from each bucket, to be put back by a process that starts later."""
+        now = self._clock()
+        return {bucket.limit.name: bucket.missing(now) for bucket in self.quota.buckets}
+
+    def resume(self, missing: dict[str, float], *, elapsed: float = 0) -> None:
+        """Start with what an earlier process had spent, `elapsed` seconds ago."""
+        now = self._clock()
+        for bucket in self.quota.buckets:
+            spent = missing.get(bucket.limit.name, 0) - elapsed * bucket.limit.rate
+            if spent > 0:
+                bucket.take(spent, now)

@@ -1,0 +1,108 @@
+"""What a reply's headers prove about our own buckets.
+
+The server's `reset` is its own `full_at` as it stood when it admitted *that* request, so it is compared with how our
+bucket stood when *that* request left, less every correction made since: requests in flight are never counted twice, and
+an old reply does no harm. What remains is drift: a charge that was not what we estimated, or somebody else on the key.
+
+Requests overtake each other on the way. Those sent shortly before may not have been counted yet, those sent shortly
+after may have been; so a reply proves an interval, not a number, and a bucket moves only when it lies outside:
+
+    server's missing + sent within `slack` before  <  ours   we believed too little: give the difference back
+    server's missing - sent within `slack` after   >  ours   somebody took it, or we were charged more: take it
+
+Each is a proof as long as requests are under way for times that differ by less than `slack`. Only the reply to the
+newest request heard of so far speaks; the others are superseded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ratelimit.limits.bucket import MINUTE, Bucket, Limit
+from ratelimit.limits.headers import Observed, Reading
+from ratelimit.limits.quota import Hold, Quota
+
+_TRUNCATED = 0.001  # seconds; resets are cut to whole milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something about a lane's limits that is not as it was."""
+
+    kind: Literal["retuned", "drift", "cooled", "burst", "share", "reserve", "added"]
+    limit: str
+    before: float
+    after: float
+
+
+def match(quota: Quota, reading: Reading, now: float) -> tuple[Bucket | None, list[Change]]:
+    """Return the bucket a reading speaks of, changed to the limit it claims, or None where it cannot be told."""
+    scope = "" if reading.scope == "organization" else reading.scope
+    known = [b for b in quota.buckets if b.limit.unit == reading.unit and b.limit.scope == scope]
+    if not reading.limit or reading.limit < 0:
+        return (known[0] if len(known) == 1 else None), []
+    same = [b for b in known if b.limit.amount == reading.limit and reading.window in {None, b.limit.window}]
+    if len(same) == 1:
+        return same[0], []
+    window = reading.window or reading.implied_window() or (known[0].limit.window if len(known) == 1 else None)
+    if window is None or reading.unit not in {"requests", "tokens"}:
+        return None, []
+    if not (bucket := next((b for b in known if b.limit.window == window), None)):
+        limit = Limit(reading.unit, reading.limit, window, scope)
+        return quota.add(limit, now), [Change("added", limit.name, 0, reading.limit)]
+    before = bucket.limit
+    if before.amount == reading.limit:
+        return bucket, []
+    if before.own and reading.limit > before.amount:
+        return None, []
+    quota.retune(bucket, reading.limit, now)
+    return bucket, [Change("retuned", before.name, before.amount, reading.limit)]
+
+
+def missing(reading: Reading, limit: Limit) -> float | None:
+    """Return how much the server says is missing from its bucket: the most that the reading allows."""
+    floored = None if reading.remaining is None else max(limit.amount - reading.remaining, 0)
+    if reading.reset is None or reading.is_linear(limit.window) is False:
+        return floored
+    timed = (reading.reset + _TRUNCATED) * limit.rate
+    return timed if floored is None else min(floored, timed)
+
+
+def refused_missing(observed: Observed, reading: Reading | None, bucket: Bucket, amount: float) -> float | None:
+    """Return what is missing on a server that has refused `amount`: from its message, headers or wait."""
+    if (refusal := observed.refusal) and refusal.wait is not None:
+        # The wait is printed to the millisecond, the counters are whole numbers: it is the finer of the two.
+        return max(bucket.limit.amount - amount + refusal.wait * bucket.limit.rate, 0)
+    return missing(reading, bucket.limit) if reading is not None else None
+
+
+def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, *, refused: bool = False) -> float:
+    """Return by how much the bucket is proven wrong: above zero it was too full, below too empty, zero fits."""
+    mark = hold.marks.get(bucket)
+    if mark is None or hold.sent_at is None or hold.number < quota.heard.get(bucket, 0):
+        return 0
+    quota.heard[bucket] = hold.number
+    unit, sent_at, own = bucket.limit.unit, hold.sent_at, hold.cost.get(bucket.limit.unit, 0)
+    since = bucket.corrected - mark.corrected + quota.settled_since(hold, unit)
+    ours = mark.missing - (own if refused else 0) + since
+    before = max(quota.meter.between(unit, sent_at - quota.slack, sent_at) - own, 0)
+    after = max(quota.meter.between(unit, sent_at, sent_at + quota.slack) - own, 0)
+    if theirs + before < ours:
+        return theirs + before - ours
+    return max(theirs - after - ours, 0)
+
+
+def charged(quota: Quota, hold: Hold, bucket: Bucket, reading: Reading) -> float | None:
+    """Return what the server took for this one request, when nothing else can have moved its bucket.
+
+    That is so for a request that found the bucket full and was alone on the way; headers count in whole numbers.
+    """
+    mark = hold.marks.get(bucket)
+    if mark is None or hold.sent_at is None or reading.remaining is None:
+        return None
+    unit, own, start = bucket.limit.unit, hold.cost.get(bucket.limit.unit, 0), hold.sent_at - MINUTE
+    alone = quota.meter.between(unit, start, hold.sent_at + quota.slack) <= own
+    if not alone or mark.missing > own:
+        return None
+    return bucket.limit.amount - reading.remaining

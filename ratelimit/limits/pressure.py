@@ -1,0 +1,235 @@
+"""What to do about a bucket that the server sees emptier than we do: somebody else, or another way of counting.
+
+**Another program on the key.** Drift shows what it took, but only as late as replies are. At saturation our level
+stands at the reserve, so whatever it takes between two replies has to fit in there or one of us is refused. So two
+things follow the drift: `share`, the part of the refill that is ours, falls to what recurring drift leaves and creeps
+back when the drift ends; `reserve` grows with what was taken unseen and with each refusal, and shrinks again in calm. A
+reserve costs nothing lasting: it is a credit held back, not a rate. Alone, the share is 1 and the reserve the slack.
+
+**Another way of counting.** A refusal while the server's own numbers claim room, or while no continuous refill
+explains them, means that it counts in windows: it grants the published limit in any of its windows and no burst on top
+of it. The lane then leaves evenly, without saving up, at the rate at which no window of that length can ever hold more
+than the limit although arrivals are blurred by `slack` at both ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ratelimit.limits.bucket import MINUTE, Bucket
+from ratelimit.limits.drift import Change, match, proves, refused_missing
+from ratelimit.limits.drift import missing as missing_of
+from ratelimit.limits.headers import Observed, Reading
+from ratelimit.limits.quota import Cost, Hold, Quota
+
+_PERIOD = 5.0  # seconds between two looks at the share
+_LEAST_SHARE = 0.02
+_CREEP = 0.05  # of the rate, regained per look when nothing is taken any more
+_MOST_RESERVE = 0.4  # of the limit
+_EVEN = 0.957  # of the rate, for a server that counts in windows: (60 - 1 - slack) / (60 + slack), less rounding
+_CALM = 120.0  # seconds without a sign of anybody else until the reserve is halved
+
+
+class Pressure:
+    """What is known of others who drain one bucket."""
+
+    __slots__ = ("_foreign", "_looked_at", "bucket", "cooled_at", "even", "synced", "troubled_at")
+
+    def __init__(self, bucket: Bucket, now: float) -> None:
+        self.bucket = bucket
+        self.synced = False
+        self.even = False
+        self.cooled_at = -1.0
+        self.troubled_at = now
+        self._looked_at = now
+        self._foreign: deque[tuple[float, float]] = deque()  # what others took, and when we knew
+
+    @property
+    def top(self) -> float:
+        """The largest share this lane ever has."""
+        return _EVEN if self.even else 1.0
+
+    def drifted(self, amount: float, now: float) -> None:
+        """Count what somebody else took (above zero) or turned out not to have taken."""
+        if not self.synced:
+            self.synced = True  # the first reply tells of the past: what was spent before we came
+            return
+        self._foreign.append((now, amount))
+
+    def look(self, quota: Quota, now: float) -> list[Change]:
+        """Adapt share and reserve to the last minute; does nothing most of the time."""
+        elapsed = now - self._looked_at
+        if elapsed < _PERIOD:
+            return []
+        bucket, rate = self.bucket, self.bucket.limit.rate
+        self._looked_at = now
+        left = (self.top - bucket.share) * rate * min(elapsed, MINUTE)
+        if left > 0:
+            self._foreign.append((now, left))
+        while self._foreign and self._foreign[0][0] <= now - MINUTE:
+            self._foreign.popleft()
+        if not self._foreign and bucket.share == self.top and now - self.troubled_at < _CALM:
+            return []
+        taken = max(sum(amount for _, amount in self._foreign), 0) / (rate * MINUTE)
+        target = min(max(self.top - taken, _LEAST_SHARE), bucket.share + _CREEP, self.top)
+        changes = self._reshare(target, now) if abs(target - bucket.share) > _CREEP / 2 or target == self.top else []
+        return changes + self._relax(quota, now)
+
+    def hit(self, unseen: float, now: float, *, blind: bool) -> list[Change]:
+        """React to a refusal that others must have caused; `unseen` is what they took that we had not known."""
+        self.troubled_at = now
+        bucket, limit = self.bucket, self.bucket.limit
+        before = bucket.reserve
+        wanted = max(before * 1.5, before + 0.02 * limit.amount, before + unseen)
+        bucket.retune(now, reserve=min(wanted, max(_MOST_RESERVE * limit.amount, before)))
+        changes = [Change("reserve", limit.name, before, bucket.reserve)]
+        if blind:  # no header will ever tell how much: feel the way down
+            self._foreign.append((now, 0.1 * bucket.share * limit.rate * MINUTE))
+            changes += self._reshare(max(bucket.share * 0.9, _LEAST_SHARE), now)
+        return changes
+
+    def flatten(self, now: float) -> list[Change]:
+        """Leave evenly from now on: the server counts in windows."""
+        bucket = self.bucket
+        before = bucket.burst
+        self.even = True
+        bucket.retune(now, burst=0)
+        return [Change("burst", bucket.limit.name, before, 0), *self._reshare(min(bucket.share, self.top), now)]
+
+    def _reshare(self, share: float, now: float) -> list[Change]:
+        before = self.bucket.share
+        if share == before:
+            return []
+        self.bucket.retune(now, share=share)
+        return [Change("share", self.bucket.limit.name, before, share)]
+
+    def _relax(self, quota: Quota, now: float) -> list[Change]:
+        bucket = self.bucket
+        before, least = bucket.reserve, quota.least_reserve(bucket.limit)
+        if before <= least or now - self.troubled_at < _CALM:
+            return []
+        self.troubled_at = now
+        bucket.retune(now, reserve=max(before / 2, least))
+        return [Change("reserve", bucket.limit.name, before, bucket.reserve)]
+
+
+class Feedback:
+    """Everything replies teach about one lane's quota."""
+
+    def __init__(self, quota: Quota, now: float) -> None:
+        self.quota = quota
+        self._pressures: dict[Bucket, Pressure] = {bucket: Pressure(bucket, now) for bucket in quota.buckets}
+
+    def observe(self, hold: Hold, observed: Observed, now: float) -> list[Change]:
+        """Learn from the headers of a reply that was not refused."""
+        changes: list[Change] = []
+        for reading in observed.readings:
+            bucket, changed = match(self.quota, reading, now)
+            changes += changed
+            if bucket is None:
+                continue
+            theirs = missing_of(reading, bucket.limit)
+            if theirs is not None and (wrong := proves(self.quota, hold, bucket, theirs)):
+                bucket.shift(wrong, now)
+                self._of(bucket, now).drifted(wrong, now)
+                changes.append(Change("drift", bucket.limit.name, 0, wrong))
+        for bucket in self.quota.buckets:
+            changes += self._of(bucket, now).look(self.quota, now)
+        return changes
+
+    def refused(self, hold: Hold, observed: Observed, now: float, *, most: float) -> list[Change]:
+        """Learn from a refusal: close what it names for as long as it tells, `most` at the most."""
+        changes: list[Change] = []
+        readings: dict[Bucket, Reading] = {}
+        for reading in observed.readings:
+            bucket, changed = match(self.quota, reading, now)
+            changes += changed
+            if bucket is not None:
+                readings[bucket] = reading
+        named = self._named(hold, observed, readings, now)
+        for bucket in named or self.quota.buckets:
+            changes += self._close(bucket, hold, observed, now, most)
+        for bucket in named:
+            changes += self._blame(bucket, hold, observed, readings.get(bucket), now)
+        return changes
+
+    def cool(self, until: float) -> None:
+        """Close the whole lane until then."""
+        for bucket in self.quota.buckets:
+            bucket.closed_until = max(bucket.closed_until, until)
+
+    def _named(self, hold: Hold, observed: Observed, readings: dict[Bucket, Reading], now: float) -> list[Bucket]:
+        buckets = self.quota.buckets
+        if refusal := observed.refusal:
+            named = [b for b in buckets if (b.limit.unit, b.limit.window) == (refusal.unit, refusal.window)]
+            return named or [b for b in buckets if b.limit.unit == refusal.unit]
+        short = [
+            bucket
+            for bucket, reading in readings.items()
+            if reading.remaining is not None and reading.remaining < hold.cost.get(bucket.limit.unit, 0)
+        ]
+        return short or [bucket for bucket in buckets if self._beyond(bucket, hold, now)]
+
+    def _close(self, bucket: Bucket, hold: Hold, observed: Observed, now: float, most: float) -> list[Change]:
+        pressure = self._of(bucket, now)
+        if hold.sent_at is not None and hold.sent_at <= pressure.cooled_at:
+            return []  # it left before the lane was closed: the same wave
+        told = observed.retry_after
+        if told is None and observed.refusal:
+            told = observed.refusal.wait
+        wait = min(max(1.0 if told is None else told, 0), most)
+        pressure.cooled_at = now
+        if now + wait <= bucket.closed_until:
+            return []
+        bucket.closed_until = now + wait
+        return [Change("cooled", bucket.limit.name, 0, wait)]
+
+    def _blame(
+        self, bucket: Bucket, hold: Hold, observed: Observed, reading: Reading | None, now: float
+    ) -> list[Change]:
+        pressure, quota = self._of(bucket, now), self.quota
+        amount = hold.cost.get(bucket.limit.unit, 0)
+        theirs = refused_missing(observed, reading, bucket, amount)
+        if _claims_room(observed, reading, bucket, hold.cost):
+            return [] if pressure.even else pressure.flatten(now)
+        if theirs is not None and _is_linear(observed, reading, bucket):
+            unseen = proves(quota, hold, bucket, theirs, refused=True)
+            if unseen:
+                bucket.shift(unseen, now)
+                pressure.drifted(unseen, now)
+            return pressure.hit(max(unseen, 0), now, blind=False)
+        if pressure.even:
+            return pressure.hit(0, now, blind=True)
+        if self._beyond(bucket, hold, now):
+            return pressure.flatten(now)
+        return pressure.hit(0, now, blind=True)
+
+    def _beyond(self, bucket: Bucket, hold: Hold, now: float) -> bool:
+        """Whether we ourselves had sent more than a server that counts in windows would let pass."""
+        if bucket.limit.window > MINUTE or hold.sent_at is None:
+            return False
+        meter, unit, limit = self.quota.meter, bucket.limit.unit, bucket.limit
+        window = meter.between(unit, hold.sent_at - limit.window - self.quota.slack, now)
+        second = meter.between(unit, hold.sent_at - limit.window / 60, hold.sent_at)
+        return window > 0.97 * limit.amount or second > 1.5 * limit.amount / 60
+
+    def _of(self, bucket: Bucket, now: float) -> Pressure:
+        if bucket not in self._pressures:
+            self._pressures[bucket] = Pressure(bucket, now)
+        return self._pressures[bucket]
+
+
+def _claims_room(observed: Observed, reading: Reading | None, bucket: Bucket, cost: Cost) -> bool:
+    amount = cost.get(bucket.limit.unit, 0)
+    if (refusal := observed.refusal) and refusal.used is not None:
+        return refusal.used + refusal.requested <= refusal.limit
+    return reading is not None and reading.remaining is not None and reading.remaining >= amount
+
+
+def _is_linear(observed: Observed, reading: Reading | None, bucket: Bucket) -> bool:
+    """Whether the server's numbers are those of a bucket that refills continuously."""
+    refusal = observed.refusal
+    if refusal and refusal.wait is not None and refusal.used is not None:
+        expected = (refusal.used + refusal.requested - refusal.limit) * bucket.limit.window / refusal.limit
+        return abs(refusal.wait - expected) <= bucket.limit.window / refusal.limit + 0.001
+    return reading is not None and reading.is_linear(bucket.limit.window) is True

@@ -1,0 +1,174 @@
+"""All buckets of one lane, taken from together or not at all.
+
+A request costs something of several limits at once. First every bucket is asked, then every bucket is taken from; a
+refusal changes nothing and says when to ask again. What was taken comes back as a `Hold`, which is ended exactly once,
+by what has become of the request. "Not yet" is an answer; "never" is an error, raised before anybody waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ratelimit.errors import AlreadySettled, NeverFits
+from ratelimit.limits.bucket import MINUTE, Bucket, Limit
+from ratelimit.limits.meter import Meter
+
+Cost = Mapping[str, float]
+"""What one request takes, by unit: `{"requests": 1, "tokens": 800}`."""
+
+UNSENT: Cost = {}
+"""What a request has cost that never left."""
+
+_REMEMBERED = 4096  # settlements; an older one no longer matters to any reply still to come
+
+
+class Mark:
+    """How a bucket stood right after a take, when the request left."""
+
+    __slots__ = ("corrected", "missing")
+
+    def __init__(self, missing: float, corrected: float) -> None:
+        self.missing = missing
+        self.corrected = corrected
+
+
+class Hold:
+    """A cost that has been taken; ended exactly once."""
+
+    __slots__ = ("cost", "ended", "marks", "number", "sent_at")
+
+    def __init__(self, cost: Cost, number: int) -> None:
+        self.cost = cost
+        self.number = number
+        self.sent_at: float | None = None
+        self.marks: dict[Bucket, Mark] = {}
+        self.ended: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Hold {self.number}: {dict(self.cost)}, {self.ended or 'open'}>"
+
+
+class Quota:
+    """Several limits as one."""
+
+    def __init__(self, limits: Iterable[Limit], now: float, *, slack: float = 1.0) -> None:
+        self.slack = slack
+        self.buckets: list[Bucket] = []
+        self.heard: dict[Bucket, int] = {}  # the newest hold whose reply spoke of the bucket
+        self._pairs: list[tuple[str, Bucket]] = []
+        self._taken = 0
+        self._settled: deque[tuple[float, int, str, float]] = deque(maxlen=_REMEMBERED)
+        for limit in limits:
+            self.add(limit, now)
+        self.meter = Meter(("requests", "tokens"))
+
+    def add(self, limit: Limit, now: float) -> Bucket:
+        """Heed one more limit from now on."""
+        bucket = Bucket(limit, now, reserve=self.least_reserve(limit))
+        self.buckets.append(bucket)
+        self._pairs.append((limit.unit, bucket))
+        return bucket
+
+    def least_reserve(self, limit: Limit) -> float:
+        """Return what is always kept back of a limit: what comes back to it in `slack` seconds."""
+        return min(self.slack, limit.window / 2) * limit.rate
+
+    def retune(self, bucket: Bucket, amount: float, now: float) -> None:
+        """Follow a limit that has changed."""
+        extra = max(bucket.reserve - self.least_reserve(bucket.limit), 0) / bucket.limit.amount
+        limit = replace(bucket.limit, amount=amount)
+        bucket.retune(now, limit=limit, reserve=self.least_reserve(limit) + extra * amount)
+
+    def hears(self, unit: str) -> bool:
+        """Whether replies tell what the server took of a unit, so that nothing else need settle it."""
+        return any(bucket.limit.unit == unit for bucket in self.heard)
+
+    def reserve(self, cost: Cost, now: float) -> Hold | float:
+        """Take `cost` from every bucket, or take nothing and return when to ask again."""
+        for unit, bucket in self._pairs:
+            amount = cost.get(unit, 0)
+            if amount and (
+                amount * bucket.interval > bucket.depth  # the short way is for ordinary sizes
+                or bucket.full_at + amount * bucket.interval - bucket.depth > now
+                or bucket.closed_until > now
+            ):
+                ready_at = self.ready_at(cost)
+                if now < ready_at:
+                    return ready_at
+                break
+        for unit, bucket in self._pairs:
+            amount = cost.get(unit, 0)
+            if amount:
+                since = bucket.full_at  # a call of max() would cost as much as all the rest
+                bucket.full_at = (since if since > now else now) + amount * bucket.interval  # noqa: FURB136
+        self._taken = number = self._taken + 1
+        return Hold(cost, number)
+
+    def ready_at(self, cost: Cost) -> float:
+        """Return the first moment at which every bucket can give its part."""
+        return max(ready for _, ready in self._readies(cost))
+
+    def binding(self, cost: Cost) -> Bucket | None:
+        """Return the bucket that a request of this cost waits for."""
+        return max(self._readies(cost), key=lambda pair: pair[1], default=(None, 0.0))[0]
+
+    def check(self, cost: Cost) -> None:
+        """Raise `NeverFits` for a cost above a whole limit: waiting cannot help it."""
+        for unit, bucket in self._pairs:
+            amount = cost.get(unit, 0)
+            if amount > bucket.limit.amount:
+                raise NeverFits(bucket.limit.name, amount, bucket.limit.amount)
+
+    def sent(self, hold: Hold, now: float) -> None:
+        """Note that the request leaves now, and how the buckets stand."""
+        hold.sent_at = now
+        for bucket in self.buckets:
+            hold.marks[bucket] = Mark(bucket.missing(now), bucket.corrected)
+        self.meter.add(hold.cost, now)
+
+    def settle(self, hold: Hold, actual: Cost, now: float, how: str = "used") -> None:
+        """End a hold: keep what was used, give back or take what the estimate missed."""
+        if hold.ended is not None:
+            raise AlreadySettled(f"hold {hold.number}", hold.ended)
+        hold.ended = how
+        if actual is hold.cost:
+            return
+        for unit, bucket in self._pairs:
+            extra = actual.get(unit, 0) - hold.cost.get(unit, 0)
+            if extra > 0:
+                bucket.take(extra, now)
+            elif extra < 0:
+                bucket.give(-extra, now)
+        self._note(hold, actual, now)
+
+    def settled_since(self, hold: Hold, unit: str) -> float:
+        """Return what settling of this and earlier holds has changed after `hold` was sent."""
+        total: float = 0
+        for at, number, settled_unit, extra in reversed(self._settled):
+            if hold.sent_at is None or at < hold.sent_at:
+                break
+            if number <= hold.number and settled_unit == unit:
+                total += extra
+        return total
+
+    def used_lately(self, bucket: Bucket, now: float) -> float:
+        """Return the part of a limit that was sent over its last minute (or its window, if shorter)."""
+        window = min(bucket.limit.window, MINUTE)
+        return self.meter.since(bucket.limit.unit, now - window) / (bucket.limit.rate * window)
+
+    def _note(self, hold: Hold, actual: Cost, now: float) -> None:
+        if hold.sent_at is None:
+            return
+        for unit in ("requests", "tokens"):
+            extra = actual.get(unit, 0) - hold.cost.get(unit, 0)
+            if extra:
+                self._settled.append((now, hold.number, unit, extra))
+
+    def _readies(self, cost: Cost) -> list[tuple[Bucket, float]]:
+        self.check(cost)
+        return [(bucket, bucket.ready_at(amount)) for unit, bucket in self._pairs if (amount := cost.get(unit, 0))]
+
+    def __repr__(self) -> str:
+        return f"<Quota {', '.join(str(bucket.limit) for bucket in self.buckets)}>"
