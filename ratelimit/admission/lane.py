@@ -17,8 +17,9 @@ from heapq import heappop, heappush
 
 from aiolimiter import AsyncLimiter
 
-from ratelimit.admission.events import Changed, Event, Granted, Observer, Queued, Refused, Settled, Waiting
+from ratelimit.admission.events import Changed, Granted, Observer, Queued, Refused, Settled, Waiting
 from ratelimit.admission.ledger import Ledger
+from ratelimit.errors import RateLimitError
 from ratelimit.limits.bucket import MINUTE
 from ratelimit.limits.drift import Change
 from ratelimit.limits.headers import Observed
@@ -96,7 +97,7 @@ class Lane:
         except asyncio.CancelledError:
             if ticket.future.cancelled():
                 self._drop(ticket)
-            else:
+            elif ticket.future.exception() is None:
                 self.end(ticket.future.result(), UNSENT, "unsent")
             raise
 
@@ -151,12 +152,24 @@ class Lane:
                 await self._until(None, "concurrency")
             elif self._scout is not None and self._loop.time() < self._scouting_until:
                 await self._until(self._scouting_until, "first reply")
-            elif isinstance(answer := await self.ledger.reserve(ticket.cost), Hold):
-                await self._grant(ticket, answer)
             else:
-                bucket = self.ledger.quota.binding(ticket.cost)
-                await self._until(answer, bucket.limit.name if bucket else "quota")
+                await self._serve(ticket)
         self._dispatcher = None
+
+    async def _serve(self, ticket: Ticket) -> None:
+        """Grant the head its turn, or sleep until it may be asked for again."""
+        try:
+            answer = await self.ledger.reserve(ticket.cost)
+        except RateLimitError as never:  # a limit has fallen below what this one needs; the next may still fit
+            heappop(self._queue)
+            if not ticket.future.done():
+                ticket.future.set_exception(never)
+            return
+        if isinstance(answer, Hold):
+            await self._grant(ticket, answer)
+        else:
+            bucket = self.ledger.quota.binding(ticket.cost)
+            await self._until(answer, bucket.limit.name if bucket else "quota")
 
     async def _grant(self, ticket: Ticket, hold: Hold) -> None:
         self.in_flight += 1
@@ -203,16 +216,13 @@ class Lane:
 
     def _pacing(self) -> AsyncLimiter | None:
         """Return what spreads an opening burst: `pace` times the rate of the requests' limit per minute."""
-        rate = min((b.limit.rate for b in self.ledger.quota.buckets if _is_rpm(b.limit.unit, b.limit.window)), default=0)
+        rate = min(
+            (b.limit.rate for b in self.ledger.quota.buckets if _is_rpm(b.limit.unit, b.limit.window)), default=0
+        )
         if rate != self._paced_for:
             self._paced_for = rate
             self._pacer = AsyncLimiter(1, 1 / (rate * self._pace)) if rate else None
         return self._pacer
-
-    def event(self, event: Event) -> None:
-        """Tell the observer, if there is one."""
-        if self._observer:
-            self._observer(event)
 
     def __repr__(self) -> str:
         return f"<Lane {self.name}: {self.status()}>"

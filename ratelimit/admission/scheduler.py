@@ -1,0 +1,152 @@
+"""Who goes next and when, over all lanes; the only place that waits for capacity.
+
+A lane is made when its name is first asked for. Lanes share nothing but the arrival numbers, so none blocks another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from itertools import count
+from typing import ParamSpec, TypeVar
+
+from ratelimit.admission.events import Observer
+from ratelimit.admission.lane import Lane
+from ratelimit.admission.ledger import Ledger, LocalLedger
+from ratelimit.admission.turn import Turn
+from ratelimit.limits.bucket import Limit
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Limits = Callable[[str], Iterable[Limit]]
+"""What a lane of this name may do; raises for a name it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """How one limit stands."""
+
+    name: str
+    limit: float
+    level: float
+    used_last_minute: float
+    share: float
+    reserve: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """How one lane stands, and why it waits."""
+
+    name: str
+    waiting: int
+    in_flight: int
+    refusals: int
+    waiting_for: str | None
+    next_in: float | None
+    limits: tuple[LimitStatus, ...]
+
+
+class Scheduler:
+    """Lanes, each at exactly the speed its limits allow."""
+
+    def __init__(
+        self,
+        limits: Limits | Mapping[str, Iterable[Limit]],
+        *,
+        concurrency: int = 1000,
+        slack: float = 1.0,
+        pace: float = 10.0,
+        patience: float = 1.0,
+        longest_wait: float = 60.0,
+        observer: Observer | None = None,
+    ) -> None:
+        self._limits = limits.__getitem__ if isinstance(limits, Mapping) else limits
+        self._concurrency = concurrency
+        self._slack = slack
+        self._pace = pace
+        self._patience = patience
+        self._longest_wait = longest_wait
+        self._observer = observer
+        self._lanes: dict[str, Lane] = {}
+        self._arrivals = count(1)
+
+    def lane(self, name: str) -> Lane:
+        """Return the lane of this name."""
+        if (lane := self._lanes.get(name)) is None:
+            loop = asyncio.get_running_loop()
+            lane = self._lanes[name] = Lane(
+                name,
+                self._ledger(self._limits(name), loop),
+                concurrency=self._concurrency,
+                pace=self._pace,
+                patience=self._patience,
+                observer=self._observer,
+                loop=loop,
+            )
+        return lane
+
+    def reserve(
+        self, name: str, *, tokens: float = 0, requests: float = 1, priority: float = 0, arrival: int | None = None
+    ) -> Turn:
+        """Return a turn to wait for with `async with`; lower `priority` goes first, a retry keeps its `arrival`."""
+        return Turn(
+            self.lane(name),
+            {"requests": requests, "tokens": tokens} if tokens else {"requests": requests},
+            priority=priority,
+            arrival=next(self._arrivals) if arrival is None else arrival,
+        )
+
+    def limited(
+        self, name: str, *, tokens: float = 0, priority: float = 0
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+        """Return a decorator that makes each call of an async function wait for its turn."""
+
+        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+            @wraps(function)
+            async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+                async with self.reserve(name, tokens=tokens, priority=priority) as turn:
+                    result = await function(*args, **kwargs)
+                    turn.used()
+                    return result
+
+            return wrapped
+
+        return decorate
+
+    def snapshot(self) -> tuple[LaneStatus, ...]:
+        """Return how every lane stands."""
+        return tuple(_status(lane) for lane in self._lanes.values())
+
+    def _ledger(self, limits: Iterable[Limit], loop: asyncio.AbstractEventLoop) -> Ledger:
+        return LocalLedger(limits, loop.time, slack=self._slack, longest_wait=self._longest_wait)
+
+    def __repr__(self) -> str:
+        lanes = "; ".join(f"{lane.name}: {lane.status()}" for lane in self._lanes.values())
+        return f"<Scheduler {lanes or 'no lanes yet'}>"
+
+
+def _status(lane: Lane) -> LaneStatus:
+    quota, now = lane.ledger.quota, asyncio.get_running_loop().time()
+    return LaneStatus(
+        name=lane.name,
+        waiting=lane.waiting,
+        in_flight=lane.in_flight,
+        refusals=lane.refusals,
+        waiting_for=lane.waiting_for if lane.waiting else None,
+        next_in=max(lane.waiting_until - now, 0) if lane.waiting and lane.waiting_until is not None else None,
+        limits=tuple(
+            LimitStatus(
+                name=bucket.limit.name,
+                limit=bucket.limit.amount,
+                level=bucket.level(now),
+                used_last_minute=quota.used_lately(bucket, now),
+                share=bucket.share,
+                reserve=bucket.reserve,
+            )
+            for bucket in quota.buckets
+        ),
+    )
