@@ -9,7 +9,7 @@ The hazard is work that the loop cannot see. It is dealt with by kind:
 - *Loopback sockets between this loop's own tasks.* Linux delivers loopback TCP inside the sender's `send`, so a poll
   that waits for nothing sees all there is. What may still be under way is waited for before the clock moves: a packet
   left to a kernel thread (the processor is yielded once) and a half-written buffer or half-open connection (its socket
-  is waiting to be writable). After a full accept queue the kernel would try again seconds later: servers get the longest.
+  is waiting to be writable). A full accept queue makes the kernel retry seconds later, so servers get the longest one.
 - *Executor jobs, name look-ups and child processes.* They are counted, and the clock does not move while one runs.
 - *Anything else* (another process on a socket, a thread of your own): time cannot stand still for it. `grace` makes
   every move of the clock wait that many real seconds for it first.
@@ -38,7 +38,7 @@ _Ts = TypeVarTuple("_Ts")
 _Events = list[tuple[selectors.SelectorKey, int]]
 
 # Half-written loopback buffers drain in well under a millisecond; one that has not by then waits for its reader.
-_DRAIN_SECONDS = 0.25
+_DRAIN_SECONDS = 0.05
 # A job that runs this long while the clock stands is taken to be waiting for the clock itself.
 _JOB_SECONDS = 60.0
 # Timers set for now, one after another, before the clock creeps; chains of `call_later(0)` are shorter.
@@ -84,9 +84,9 @@ class _Timer(asyncio.TimerHandle):
 class _Selector(selectors.DefaultSelector):
     """The selector of a virtual loop: asked to block, it asks the loop instead. It counts sockets waiting to write."""
 
-    def __init__(self, select: Callable[[], _Events]) -> None:
+    def __init__(self, instead: Callable[[], _Events]) -> None:
         super().__init__()
-        self._select = select
+        self._instead = instead
         self.writers = 0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -100,11 +100,10 @@ class _Selector(selectors.DefaultSelector):
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        before = self.get_key(fileobj).events
+        others = self.writers - bool(self.get_key(fileobj).events & selectors.EVENT_WRITE)
         key = super().modify(fileobj, events, data)
-        # Where the platform's selector modifies by unregister and register, those have counted already.
-        if super().modify.__func__ is not selectors.BaseSelector.modify:  # type: ignore[attr-defined]
-            self.writers += bool(events & selectors.EVENT_WRITE) - bool(before & selectors.EVENT_WRITE)
+        # Set, not added to: some platforms' selectors modify by unregister and register, which count too.
+        self.writers = others + bool(events & selectors.EVENT_WRITE)
         return key
 
     def poll(self, seconds: float) -> _Events:
@@ -113,7 +112,7 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, _timeout: float | None = None) -> _Events:
         """Poll, and let the loop's clock move in place of waiting."""
-        return self._select()
+        return self._instead()
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
@@ -141,7 +140,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self._drained = False  # half-written sockets have been waited for since the last I/O
         self._jobs = 0
         self._children: set[asyncio.SubprocessTransport] = set()
-        self._poller = _Selector(self._select)
+        self._poller = _Selector(self._select_or_move)
         super().__init__(self._poller)
         self._own_sockets = len(self._poller.get_map())
         self._move_to(self._now)
@@ -207,7 +206,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self._clock_resolution = math.ulp(self._now)
         self._passes = 0
 
-    def _select(self) -> _Events:
+    def _select_or_move(self) -> _Events:
         """Return what the sockets have brought; if nothing has and nothing is ready, move the clock."""
         if events := self._poller.poll(0):
             return self._arrived(events)
