@@ -135,7 +135,7 @@ def test_azure_counts_bare_resets_in_milliseconds_beside_a_renewal_period() -> N
 
 @pytest.mark.parametrize(
     ("remaining", "reset", "period", "seconds"),
-    [("119", "500", "60", 0.5), ("119", "55", "60", 55.0), ("119", "500", None, 500.0), ("119", "500ms", "60", 0.5)],
+    [("119", "500", "60", 0.5), ("119", "55", "60", 55.0), ("119", "500", None, 500.0), ("119", "500s", "60", 500.0)],
 )
 def test_a_bare_reset_is_seconds_unless_the_period_says_otherwise(
     remaining: str, reset: str, period: str | None, seconds: float

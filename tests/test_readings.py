@@ -113,6 +113,11 @@ def test_a_reset_is_the_refill_of_what_is_used(limit: int, interval_ms: float, u
     assert replace(reading, reset=(reset_ms + 1) / 1000).is_linear(window_ms / 1000) is False
 
 
+def test_a_product_of_floats_just_below_the_reset_is_no_contradiction() -> None:
+    assert 11 * (60 / 500) < 1.32
+    assert Reading("requests", 500, 489, 1.32).is_linear(MINUTE) is True
+
+
 @pytest.mark.parametrize(
     ("limit", "remaining", "reset_ms", "level"),
     [(10000, 9998, 12967, 9998.499), (10000, 9985, 127930, 9985.193), (200, 197, 1252666, 197.1)],

@@ -262,6 +262,13 @@ def test_the_window_is_not_guessed_from_half_the_numbers(field: str) -> None:
     assert refusal.implied_window() is None
 
 
+def test_a_wait_that_no_float_holds_exactly_is_not_cut_a_millisecond_short() -> None:
+    refusal = Refusal("reached", "tokens", 60.0, 60000.0, 60000.0, 1001.0, 1.001, "gpt-4o")
+    assert refusal.wait is not None
+    assert refusal.wait * 1000 < 1001
+    assert refusal.implied_window() == MINUTE / 1000
+
+
 @pytest.mark.parametrize(("wait", "window"), [(0.643, None), (0.644, 60.0), (0.645, None), (0.0, None)])
 def test_a_wait_that_fits_no_window_implies_none(wait: float, window: float | None) -> None:
     refusal = Refusal("reached", "tokens", 60.0, 30000.0, 29937.0, 385.0, wait, "gpt-4o")
