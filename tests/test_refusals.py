@@ -53,6 +53,8 @@ def reached(dimension: str, limit: int, used: int, requested: int, wait: str) ->
         ("20m52.666s", 1252.666),
         ("23h18m29.144s", 83909.144),
         ("1h0m0s", 3600.0),
+        ("1h5s", 3605.0),
+        ("90m", 5400.0),
         ("720h0m0s", 2_592_000.0),
         ("744h0m0s", LONGEST),
         ("17.399999999s", 17.399999999),
