@@ -15,12 +15,10 @@ from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
-from aiolimiter import AsyncLimiter
-
 from ratelimit.admission.events import Changed, Granted, Observer, Queued, Refused, Settled, Waiting
 from ratelimit.admission.ledger import Ledger
+from ratelimit.admission.pacing import Pacer
 from ratelimit.errors import RateLimitError
-from ratelimit.limits.bucket import MINUTE
 from ratelimit.limits.drift import Change
 from ratelimit.limits.headers import Observed
 from ratelimit.limits.quota import UNSENT, Cost, Hold
@@ -72,9 +70,7 @@ class Lane:
         self._scout: Hold | None = None
         self._scouting_until = 0.0
         self._patience = patience
-        self._pace = pace
-        self._pacer: AsyncLimiter | None = None
-        self._paced_for: float | None = None
+        self._pacer = Pacer(pace)
 
     @property
     def waiting(self) -> int:
@@ -175,8 +171,7 @@ class Lane:
         self.in_flight += 1
         self.waiting_for = self.waiting_until = None
         heappop(self._queue)
-        if pacer := self._pacing():
-            await pacer.acquire()
+        await self._pacer.wait(self.ledger.quota, ticket.cost, self._loop.time())
         if ticket.future.done():
             self._gone -= 1
             self.end(hold, UNSENT, "unsent")
@@ -214,16 +209,6 @@ class Lane:
         if self._queue and self._queue[0] is ticket:
             self._changed.set()
 
-    def _pacing(self) -> AsyncLimiter | None:
-        """Return what spreads an opening burst: `pace` times the rate of the requests' limit per minute."""
-        rate = min(
-            (b.limit.rate for b in self.ledger.quota.buckets if _is_rpm(b.limit.unit, b.limit.window)), default=0
-        )
-        if rate != self._paced_for:
-            self._paced_for = rate
-            self._pacer = AsyncLimiter(1, 1 / (rate * self._pace)) if rate else None
-        return self._pacer
-
     def __repr__(self) -> str:
         return f"<Lane {self.name}: {self.status()}>"
 
@@ -235,7 +220,3 @@ class Lane:
                 return f"{text}, next when a slot is free"
             return f"{text}, next in {max(self.waiting_until - self._loop.time(), 0):.2f}s ({self.waiting_for})"
         return text
-
-
-def _is_rpm(unit: str, window: float) -> bool:
-    return unit == "requests" and window <= MINUTE

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ratelimit.limits.bucket import MINUTE, Bucket
+from ratelimit.limits.bucket import MINUTE, Bucket, Limit
 from ratelimit.limits.drift import Change, match, proves, refused_missing
 from ratelimit.limits.drift import missing as missing_of
 from ratelimit.limits.headers import Observed, Reading
@@ -27,34 +27,37 @@ _LEAST_SHARE = 0.02
 _CREEP = 0.05  # of the rate, regained per look when nothing is taken any more
 _MOST_RESERVE = 0.4  # of the limit
 _EVEN = 0.957  # of the rate, for a server that counts in windows: (60 - 1 - slack) / (60 + slack), less rounding
+_THIN = 0.97  # of the rate, for each sign that this is still too dense
+_LEAST_TOP = 0.5
 _CALM = 120.0  # seconds without a sign of anybody else until the reserve is halved
 
 
 class Pressure:
     """What is known of others who drain one bucket."""
 
-    __slots__ = ("_foreign", "_looked_at", "bucket", "cooled_at", "even", "synced", "troubled_at")
+    __slots__ = ("_foreign", "_looked_at", "_peak", "bucket", "cooled_at", "synced", "top", "troubled_at")
 
     def __init__(self, bucket: Bucket, now: float) -> None:
         self.bucket = bucket
         self.synced = False
-        self.even = False
+        self.top = 1.0  # the largest share this lane will have
         self.cooled_at = -1.0
         self.troubled_at = now
         self._looked_at = now
+        self._peak = 0.0  # the most that was taken unseen between two looks, fading
         self._foreign: deque[tuple[float, float]] = deque()  # what others took, and when we knew
 
     @property
-    def top(self) -> float:
-        """The largest share this lane ever has."""
-        return _EVEN if self.even else 1.0
+    def even(self) -> bool:
+        """Whether the lane leaves evenly."""
+        return self.top < 1
 
     def drifted(self, amount: float, now: float) -> None:
         """Count what somebody else took (above zero) or turned out not to have taken."""
         if not self.synced:
             self.synced = True  # the first reply tells of the past: what was spent before we came
-            return
-        self._foreign.append((now, amount))
+        elif amount:
+            self._foreign.append((now, amount))
 
     def look(self, quota: Quota, now: float) -> list[Change]:
         """Adapt share and reserve to the last minute; does nothing most of the time."""
@@ -62,9 +65,10 @@ class Pressure:
         if elapsed < _PERIOD:
             return []
         bucket, rate = self.bucket, self.bucket.limit.rate
+        self._peak = max(sum(amount for at, amount in self._foreign if at > self._looked_at), self._peak)
         self._looked_at = now
         left = (self.top - bucket.share) * rate * min(elapsed, MINUTE)
-        if left > 0:
+        if left > 0 and self.synced and not self.even:  # with nothing to see, what is left to others is not known used
             self._foreign.append((now, left))
         while self._foreign and self._foreign[0][0] <= now - MINUTE:
             self._foreign.popleft()
@@ -80,9 +84,7 @@ class Pressure:
         self.troubled_at = now
         bucket, limit = self.bucket, self.bucket.limit
         before = bucket.reserve
-        wanted = max(before * 1.5, before + 0.02 * limit.amount, before + unseen)
-        bucket.retune(now, reserve=min(wanted, max(_MOST_RESERVE * limit.amount, before)))
-        changes = [Change("reserve", limit.name, before, bucket.reserve)]
+        changes = self._keep(max(before * 1.5, before + 0.04 * limit.amount, before + unseen), now)
         if blind:  # no header will ever tell how much: feel the way down
             self._foreign.append((now, 0.1 * bucket.share * limit.rate * MINUTE))
             changes += self._reshare(max(bucket.share * 0.9, _LEAST_SHARE), now)
@@ -92,9 +94,19 @@ class Pressure:
         """Leave evenly from now on: the server counts in windows."""
         bucket = self.bucket
         before = bucket.burst
-        self.even = True
+        self.top = _EVEN
+        self.troubled_at = now
+        self._foreign.clear()  # what looked like somebody else was the window
         bucket.retune(now, burst=0)
-        return [Change("burst", bucket.limit.name, before, 0), *self._reshare(min(bucket.share, self.top), now)]
+        return [Change("burst", bucket.limit.name, before, 0), *self._reshare(self.top, now)]
+
+    def thin(self, now: float) -> list[Change]:
+        """Leave still more thinly: even as we left, a window was overfull."""
+        if now - self.troubled_at < _PERIOD:
+            return []
+        self.troubled_at = now
+        self.top = max(self.top * _THIN, _LEAST_TOP)
+        return self._reshare(min(self.bucket.share, self.top), now)
 
     def _reshare(self, share: float, now: float) -> list[Change]:
         before = self.bucket.share
@@ -103,14 +115,21 @@ class Pressure:
         self.bucket.retune(now, share=share)
         return [Change("share", self.bucket.limit.name, before, share)]
 
+    def _keep(self, reserve: float, now: float) -> list[Change]:
+        bucket, before = self.bucket, self.bucket.reserve
+        bucket.retune(now, reserve=min(reserve, max(_MOST_RESERVE * bucket.limit.amount, before)))
+        return [Change("reserve", bucket.limit.name, before, bucket.reserve)]
+
     def _relax(self, quota: Quota, now: float) -> list[Change]:
         bucket = self.bucket
-        before, least = bucket.reserve, quota.least_reserve(bucket.limit)
-        if before <= least or now - self.troubled_at < _CALM:
+        least = max(quota.least_reserve(bucket.limit), self._peak)
+        if bucket.reserve < least * 0.9:
+            return self._keep(least, now)
+        if now - self.troubled_at < _CALM:
             return []
         self.troubled_at = now
-        bucket.retune(now, reserve=max(before / 2, least))
-        return [Change("reserve", bucket.limit.name, before, bucket.reserve)]
+        self._peak /= 2
+        return self._keep(max(bucket.reserve / 2, least), now) if bucket.reserve > least else []
 
 
 class Feedback:
@@ -128,10 +147,16 @@ class Feedback:
             changes += changed
             if bucket is None:
                 continue
+            pressure = self._of(bucket, now)
+            if pressure.even or (pressure.synced and reading.is_linear(bucket.limit.window) is False):
+                continue  # its numbers are about windows, and say nothing of a level
             theirs = missing_of(reading, bucket.limit)
-            if theirs is not None and (wrong := proves(self.quota, hold, bucket, theirs)):
+            if theirs is None:
+                continue
+            wrong = proves(self.quota, hold, bucket, theirs)
+            pressure.drifted(wrong, now)
+            if wrong:
                 bucket.shift(wrong, now)
-                self._of(bucket, now).drifted(wrong, now)
                 changes.append(Change("drift", bucket.limit.name, 0, wrong))
         for bucket in self.quota.buckets:
             changes += self._of(bucket, now).look(self.quota, now)
@@ -148,9 +173,13 @@ class Feedback:
                 readings[bucket] = reading
         named = self._named(hold, observed, readings, now)
         for bucket in named or self.quota.buckets:
-            changes += self._close(bucket, hold, observed, now, most)
-        for bucket in named:
-            changes += self._blame(bucket, hold, observed, readings.get(bucket), now)
+            pressure = self._of(bucket, now)
+            if hold.sent_at is not None and hold.sent_at <= pressure.cooled_at:
+                continue  # it left before the lane was closed: the same wave
+            pressure.cooled_at = now
+            changes += _close(bucket, observed, now, most)
+            if named:
+                changes += self._blame(bucket, hold, observed, readings.get(bucket), now)
         return changes
 
     def cool(self, until: float) -> None:
@@ -161,8 +190,11 @@ class Feedback:
     def _named(self, hold: Hold, observed: Observed, readings: dict[Bucket, Reading], now: float) -> list[Bucket]:
         buckets = self.quota.buckets
         if refusal := observed.refusal:
-            named = [b for b in buckets if (b.limit.unit, b.limit.window) == (refusal.unit, refusal.window)]
-            return named or [b for b in buckets if b.limit.unit == refusal.unit]
+            window = refusal.implied_window() or refusal.window  # the label has been seen to lie
+            named = [b for b in buckets if (b.limit.unit, b.limit.window) == (refusal.unit, window)]
+            if not named and refusal.unit in {"requests", "tokens"}:
+                return [self.quota.add(Limit(refusal.unit, refusal.limit, window), now)]
+            return named
         short = [
             bucket
             for bucket, reading in readings.items()
@@ -170,36 +202,22 @@ class Feedback:
         ]
         return short or [bucket for bucket in buckets if self._beyond(bucket, hold, now)]
 
-    def _close(self, bucket: Bucket, hold: Hold, observed: Observed, now: float, most: float) -> list[Change]:
-        pressure = self._of(bucket, now)
-        if hold.sent_at is not None and hold.sent_at <= pressure.cooled_at:
-            return []  # it left before the lane was closed: the same wave
-        told = observed.retry_after
-        if told is None and observed.refusal:
-            told = observed.refusal.wait
-        wait = min(max(1.0 if told is None else told, 0), most)
-        pressure.cooled_at = now
-        if now + wait <= bucket.closed_until:
-            return []
-        bucket.closed_until = now + wait
-        return [Change("cooled", bucket.limit.name, 0, wait)]
-
     def _blame(
         self, bucket: Bucket, hold: Hold, observed: Observed, reading: Reading | None, now: float
     ) -> list[Change]:
         pressure, quota = self._of(bucket, now), self.quota
         amount = hold.cost.get(bucket.limit.unit, 0)
         theirs = refused_missing(observed, reading, bucket, amount)
+        if pressure.even:
+            return pressure.thin(now)
         if _claims_room(observed, reading, bucket, hold.cost):
-            return [] if pressure.even else pressure.flatten(now)
+            return pressure.flatten(now)
         if theirs is not None and _is_linear(observed, reading, bucket):
             unseen = proves(quota, hold, bucket, theirs, refused=True)
             if unseen:
                 bucket.shift(unseen, now)
                 pressure.drifted(unseen, now)
             return pressure.hit(max(unseen, 0), now, blind=False)
-        if pressure.even:
-            return pressure.hit(0, now, blind=True)
         if self._beyond(bucket, hold, now):
             return pressure.flatten(now)
         return pressure.hit(0, now, blind=True)
@@ -211,12 +229,23 @@ class Feedback:
         meter, unit, limit = self.quota.meter, bucket.limit.unit, bucket.limit
         window = meter.between(unit, hold.sent_at - limit.window - self.quota.slack, now)
         second = meter.between(unit, hold.sent_at - limit.window / 60, hold.sent_at)
-        return window > 0.97 * limit.amount or second > 1.5 * limit.amount / 60
+        return window > 0.97 * limit.amount or second > limit.amount / 60
 
     def _of(self, bucket: Bucket, now: float) -> Pressure:
         if bucket not in self._pressures:
             self._pressures[bucket] = Pressure(bucket, now)
         return self._pressures[bucket]
+
+
+def _close(bucket: Bucket, observed: Observed, now: float, most: float) -> list[Change]:
+    told = observed.retry_after
+    if told is None and observed.refusal:
+        told = observed.refusal.wait
+    wait = min(max(1.0 if told is None else told, 0), most)
+    if now + wait <= bucket.closed_until:
+        return []
+    bucket.closed_until = now + wait
+    return [Change("cooled", bucket.limit.name, 0, wait)]
 
 
 def _claims_room(observed: Observed, reading: Reading | None, bucket: Bucket, cost: Cost) -> bool:

@@ -1,0 +1,58 @@
+"""Spreads what a lane may send at once over a little while.
+
+A full bucket would let a minute's worth of requests go in one instant: no network likes that, and should somebody else
+be using the key, all that are on the way when the bucket runs dry are refused together. So between a grant and the
+next stands a limiter. It lets a full lane open at `pace` times its sustained rate, and slows as the bucket empties,
+down to just above the sustained rate; it never decides *whether* a request may go, only that not all go at once.
+
+aiolimiter does this and no more: it knows one limit, gives nothing back, and lets a small amount pass a large one, so
+it is asked for one at a time, by the dispatcher alone.
+"""
+
+from __future__ import annotations
+
+from aiolimiter import AsyncLimiter
+
+from ratelimit.limits.bucket import MINUTE
+from ratelimit.limits.quota import Cost, Quota
+
+_BANDS = ((0.3, 1.0), (0.1, 0.4))  # above this fullness, this much of the pace
+_LEAST = 1.5  # times the sustained rate; less would waste what is saved up, more would empty it in a volley
+_MEMORY = 16  # requests over which the usual cost of one is averaged
+_NEAR = 1.25  # rates closer than this are the same
+
+
+class Pacer:
+    """The spacing of one lane's sends."""
+
+    def __init__(self, pace: float) -> None:
+        self._pace = pace
+        self._usual: dict[str, float] = {}
+        self._rate = 0.0
+        self._limiter: AsyncLimiter | None = None
+
+    async def wait(self, quota: Quota, cost: Cost, now: float) -> None:
+        """Wait until this request, already granted, may leave."""
+        for unit, amount in cost.items():
+            usual = self._usual.get(unit, amount)
+            self._usual[unit] = usual + (amount - usual) / _MEMORY
+        rate = self._wanted(quota, now)
+        if rate > self._rate * _NEAR or rate * _NEAR < self._rate:
+            self._rate = rate
+            self._limiter = AsyncLimiter(1, 1 / rate) if rate else None
+        if self._limiter:
+            await self._limiter.acquire()
+
+    def _wanted(self, quota: Quota, now: float) -> float:
+        """Return requests per second; zero for no pacing."""
+        slowest = 0.0
+        fullness = 1.0
+        for bucket in quota.buckets:
+            usual = self._usual.get(bucket.limit.unit, 0)
+            if usual and bucket.limit.window <= MINUTE:
+                if not bucket.burst:
+                    return 0.0  # a lane that saves nothing up is spaced by its bucket; more would lose its time
+                fullness = min(fullness, bucket.level(now) / bucket.ceiling if bucket.ceiling else 0)
+                rate = 1 / (bucket.interval * usual)
+                slowest = min(slowest, rate) if slowest else rate
+        return slowest * max(_LEAST, next((self._pace * part for least, part in _BANDS if fullness > least), _LEAST))
