@@ -93,6 +93,18 @@ def test_nested_properties_count_like_those_on_top(where: str) -> None:
     assert billed_input(measure(deep)) - billed_input(measure(bare)) == 3 + 3 + 4
 
 
+def test_a_property_may_have_properties() -> None:
+    leaf = {"city": {"type": "string", "description": "A city."}}
+    branch = {"city": {"type": "string", "description": "A city.", "properties": leaf}}
+    costs = [
+        billed_input(
+            measure({"model": "gpt-4o", "functions": [{"name": "f", "parameters": {"properties": properties}}]})
+        )
+        for properties in ({}, leaf, branch)
+    ]
+    assert (costs[1] - costs[0], costs[2] - costs[1]) == (10, 10)
+
+
 def test_a_hosted_tool_is_not_counted() -> None:
     body = {"model": "gpt-4o", "input": "hello", "tools": [{"type": "web_search"}]}
     assert billed_input(measure(body, "/v1/responses")) == 8
@@ -133,6 +145,11 @@ def test_the_tables_name_decides_how_an_alias_is_counted() -> None:
         ("gpt-4o", (4096, 8192), "low", 85),
         ("o4-mini", (1024, 1024), "auto", 1762),  # 1024 patches
         ("gpt-4.1-mini", (1800, 2400), "auto", 2353),  # shrunk to 33 by 44 patches, 1452
+        ("gpt-4.1-mini", (2400, 1800), "auto", 2353),
+        ("gpt-4.1-mini", (100_000, 10), "auto", 2489),
+        ("gpt-4.1-mini", (10, 100_000), "auto", 2489),
+        ("gpt-4o", (1536, 1152), "high", 765),
+        ("gpt-4o", (1537, 1152), "high", 1105),
         ("gpt-4o", (512, 512), "high", 255),
         ("gpt-4o", (513, 512), "high", 425),
         ("gpt-4o", None, "auto", 1445),

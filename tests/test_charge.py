@@ -229,6 +229,13 @@ def test_an_input_longer_than_the_window(path: str) -> None:
     assert isinstance(error, BadRequest)
 
 
+def test_the_format_may_be_longer_than_the_text() -> None:
+    size = measure({"messages": [{"role": "user", "content": "a"}] * 100})
+    check(size, Facts(context_window=503), None)
+    with pytest.raises(InputTooLong):
+        check(size, Facts(context_window=502), None)
+
+
 def test_an_input_that_leaves_too_little_for_the_output() -> None:
     check(chat(WORDS_10, max_tokens=1000), Facts(context_window=1017), None)
     with pytest.raises(InputTooLong) as caught:

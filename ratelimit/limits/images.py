@@ -81,13 +81,17 @@ def _tiles(width: int, height: int) -> int:
 
 
 def _patches(width: int, height: int) -> int:
-    across, down = math.ceil(width / 32), math.ceil(height / 32)
+    """Patches; where they are too many, of the image shrunk until both sides are whole patches and they are not."""
+    across, down = -(-width // 32), -(-height // 32)
     if across * down <= _MOST_PATCHES:
         return across * down
-    scale = math.sqrt(32 * 32 * _MOST_PATCHES / (width * height))
-    wide, high = width * scale / 32, height * scale / 32
-    scale *= min(max(1, math.floor(wide)) / wide, max(1, math.floor(high)) / high)
-    return min(_MOST_PATCHES, math.ceil(width * scale / 32 - 1e-9) * math.ceil(height * scale / 32 - 1e-9))
+    across = max(1, math.isqrt(_MOST_PATCHES * width // height))
+    down = max(1, math.isqrt(_MOST_PATCHES * height // width))
+    if across * height <= down * width:  # the width had to shrink more
+        down = -(-across * height // width)
+    else:
+        across = -(-down * width // height)
+    return min(_MOST_PATCHES, across * down)
 
 
 def _png_size(url: str) -> tuple[int, int] | None:
