@@ -18,7 +18,8 @@ from typing import Literal, cast
 
 Encoding = Literal["o200k_base", "cl100k_base"]
 
-# Which family is counted how; from the model table of the vendor's own tokenizer (tiktoken/model.py). Longest first.
+# Which family is counted how: as tiktoken/model.py has it, and families newer than that like their forerunners. A name
+# stands before any other that it begins with.
 _FAMILIES: tuple[tuple[str, Encoding], ...] = (
     ("chatgpt-4o", "o200k_base"),
     ("chat-latest", "o200k_base"),
