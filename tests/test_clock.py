@@ -215,14 +215,3 @@ def test_moving_time_and_moving_data_are_no_livelock(monkeypatch: pytest.MonkeyP
         return now()
 
     assert run(main()) == 501.0
-
-
-def test_a_thousand_http_requests_at_once_take_exactly_their_time_and_do_so_again() -> None:
-    trace = run(http_trace(1000))
-    spans = [3600 * (number % 5) + number / 8 for number in range(1000)]
-    rounds = [(0.0, number) for number in range(1000)] + [(max(spans), number) for number in range(1000)]
-    assert sorted(trace) == sorted(
-        [(begin, f"{number} asked") for begin, number in rounds]
-        + [(begin + spans[number], f"{number} answered") for begin, number in rounds]
-    )
-    assert run(http_trace(1000)) == trace

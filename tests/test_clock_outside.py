@@ -236,6 +236,17 @@ async def http_trace(requests: int) -> Trace:
     return trace
 
 
+def test_a_thousand_http_requests_at_once_take_exactly_their_time_and_do_so_again() -> None:
+    trace = run(http_trace(1000))
+    spans = [3600 * (number % 5) + number / 8 for number in range(1000)]
+    rounds = [(0.0, number) for number in range(1000)] + [(max(spans), number) for number in range(1000)]
+    assert sorted(trace) == sorted(
+        [(begin, f"{number} asked") for begin, number in rounds]
+        + [(begin + spans[number], f"{number} answered") for begin, number in rounds]
+    )
+    assert run(http_trace(1000)) == trace
+
+
 async def test_large_bodies_cross_in_one_instant_both_ways() -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readexactly(8_000_000))
