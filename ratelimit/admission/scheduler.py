@@ -97,8 +97,12 @@ class Scheduler:
             self.lane(name),
             {"requests": requests, "tokens": tokens} if tokens else {"requests": requests},
             priority=priority,
-            arrival=next(self._arrivals) if arrival is None else arrival,
+            arrival=self.arrive() if arrival is None else arrival,
         )
+
+    def arrive(self) -> int:
+        """Return the place in line of one who comes now; a retry keeps the place of its first turn."""
+        return next(self._arrivals)
 
     def limited(
         self, name: str, *, tokens: float = 0, priority: float = 0
