@@ -37,6 +37,20 @@ class AlreadySettled(RateLimitError):
         super().__init__(f"{what} has already ended as {how!r}; end each one exactly once")
 
 
+class WaitedTooLong(RateLimitError):
+    """A request has waited for its turn as long as its caller allowed; it was not sent, and nothing was taken."""
+
+    def __init__(self, lane: str, seconds: float, others: int, waiting_for: str | None) -> None:
+        super().__init__(
+            f"no turn in lane {lane} within {seconds:.10g} s: it waits for {waiting_for or 'its turn'}, "
+            f"{others:,} others with it; raise wait_at_most, lower its priority number, or send less at once"
+        )
+        self.lane = lane
+        self.seconds = seconds
+        self.others = others
+        self.waiting_for = waiting_for
+
+
 class Deadlock(RateLimitError):
     """A virtual clock found that none of its tasks can ever run again."""
 
@@ -99,3 +113,97 @@ class OutputTooLong(BadRequest):
         self.model = model
         self.cap = cap
         self.most = most
+
+
+class BadMockOption(RateLimitError):
+    """The mock server was asked for something it cannot do; nothing was started."""
+
+    exit_code = 2
+
+    def __init__(self, option: str, value: object, remedy: str) -> None:
+        super().__init__(f"{option} cannot be {value!r}: {remedy}")
+        self.option = option
+        self.value = value
+
+
+class RequestInvalid(BadRequest):
+    """The body is not something that can be sent: not JSON, no model, or not of the kind asked for."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+
+
+class NotAnswered(RateLimitError):
+    """A request got no usable answer from the service: no connection, no reply, a broken reply."""
+
+    def __init__(self, what: str, *, sent: bool) -> None:
+        billed = "it may have been billed" if sent else "it was not sent"
+        super().__init__(f"{what}; {billed}. If this persists, look at the network, the base URL and the time-outs")
+        self.sent = sent
+
+
+class RequestFailed(RateLimitError):
+    """The service has answered, and the answer is no."""
+
+    def __init__(self, status: int, code: str | None, message: str, *, request_id: str | None = None) -> None:
+        named = f"{status} {code}" if code else str(status)
+        super().__init__(f"the service answered {named}: {printable(message)}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+
+
+class JobStopped(RateLimitError):
+    """Nothing that is left can succeed until somebody acts; what is left is untouched."""
+
+    exit_code = 3
+
+
+class QuotaExhausted(JobStopped):
+    """The account has no credits left, or has reached a spending limit."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(
+            f"the account's quota is used up ({code}): {printable(message)} "
+            f"Add credits or raise the spending limit, then run again"
+        )
+        self.code = code
+
+
+class KeyRejected(JobStopped):
+    """The service does not accept the key, or not for this."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(
+            f"the service rejected the API key ({status}): {printable(message)} "
+            f"Set OPENAI_API_KEY (and OPENAI_ORG_ID, OPENAI_PROJECT_ID) to ones that may use this model, then run again"
+        )
+        self.status = status
+
+
+class HostNotTrusted(JobStopped):
+    """The connection to the service cannot be trusted, so the key was not sent."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(
+            f"{host} is not to be trusted with the key: {printable(why)}; check the base URL and the proxy"
+        )
+        self.host = host
+
+
+class DeadlinePassed(RateLimitError):
+    """A request was not answered by its deadline."""
+
+    exit_code = 3
+
+    def __init__(self, seconds: float, why: str) -> None:
+        super().__init__(f"no answer within the deadline of {seconds:g} s: {why}; allow more time or send less at once")
+
+
+def printable(text: str, most: int = 500) -> str:
+    """Return text from elsewhere so that a terminal shows it and does nothing else."""
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:most]
+    )
+    return f"{shown}..." if len(text) > most else shown

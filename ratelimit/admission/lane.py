@@ -5,7 +5,10 @@ below its capacity, so nothing of the binding limit is wasted by letting nobody 
 passed for ever. A ticket takes its concurrency slot together with the quota, never after it.
 
 The dispatcher lives as long as somebody waits. It sleeps until the instant the ledger has named, or until something
-changes; there is nothing else in the lane that waits, except for the pacing between a grant and the next.
+changes; there is nothing else in the lane that waits, except for the pacing between a grant and the next. Where nobody
+waits and nothing is in the way, a request is let through on the spot.
+
+Who gives up leaves its ticket behind, to be thrown away when it reaches the top, or when most tickets are such.
 """
 
 from __future__ import annotations
@@ -13,31 +16,35 @@ from __future__ import annotations
 import asyncio
 from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush, heappushpop
 
-from ratelimit.admission.events import Changed, Granted, Observer, Queued, Refused, Settled, Waiting
+from ratelimit.admission.events import Changed, Event, Granted, Observer, Queued, Refused, Settled, Waiting
 from ratelimit.admission.ledger import Ledger
 from ratelimit.admission.pacing import Pacer
-from ratelimit.errors import RateLimitError
+from ratelimit.errors import RateLimitError, WaitedTooLong
 from ratelimit.limits.drift import Change
 from ratelimit.limits.headers import Observed
 from ratelimit.limits.quota import UNSENT, Cost, Hold
+
+_LITTER = 64  # tickets left behind that are not worth sweeping up
 
 
 class Ticket:
     """A place in the queue."""
 
-    __slots__ = ("arrival", "cost", "future", "key", "queued_at")
+    __slots__ = ("arrival", "cost", "future", "priority", "queued_at")
 
     def __init__(self, cost: Cost, priority: float, arrival: int, future: Future[Hold], queued_at: float) -> None:
         self.cost = cost
+        self.priority = priority
         self.arrival = arrival
-        self.key = (priority, arrival)
         self.future = future
         self.queued_at = queued_at
 
     def __lt__(self, other: Ticket) -> bool:
-        return self.key < other.key
+        if self.priority != other.priority:
+            return self.priority < other.priority
+        return self.arrival < other.arrival
 
 
 class Lane:
@@ -57,14 +64,15 @@ class Lane:
         self.name = name
         self.ledger = ledger
         self.concurrency = concurrency
+        self.waiting = 0
         self.in_flight = 0
         self.refusals = 0
         self.waiting_for: str | None = None
         self.waiting_until: float | None = None
         self._loop = loop
         self._observer = observer
+        self._head: Ticket | None = None  # taken off the queue, so that nobody else is while the ledger is asked
         self._queue: list[Ticket] = []
-        self._gone = 0
         self._changed = asyncio.Event()
         self._dispatcher: Task[None] | None = None
         self._scout: Hold | None = None
@@ -72,30 +80,33 @@ class Lane:
         self._patience = patience
         self._pacer = Pacer(pace)
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for their turn."""
-        return len(self._queue) - self._gone
+    async def admit(self, cost: Cost, *, priority: float, arrival: int, wait_at_most: float | None = None) -> Hold:
+        """Wait for a turn; the caller has a slot and a hold afterwards, and nothing if it is cancelled meanwhile.
 
-    async def admit(self, cost: Cost, *, priority: float, arrival: int) -> Hold:
-        """Wait for a turn; the caller has a slot and a hold afterwards, and nothing if it is cancelled meanwhile."""
+        Raises `NeverFits` at once for a cost above a whole limit, and `WaitedTooLong` after `wait_at_most` seconds.
+        """
         self.ledger.quota.check(cost)
-        ticket = Ticket(cost, priority, arrival, self._loop.create_future(), self._loop.time())
-        heappush(self._queue, ticket)
+        now = self._loop.time()
         if self._observer:
-            self._observer(Queued(self.name, ticket.queued_at, self.waiting))
-        if self._dispatcher is None:
-            self._dispatcher = self._loop.create_task(self._dispatch(), name=f"lane {self.name}")
-        elif self._queue[0] is ticket:
-            self._changed.set()
+            self._tell(Queued(self.name, now, self.waiting + 1))
+        if (hold := self._at_once(cost, now)) is not None:
+            await self._pacer.wait()  # does not: it said so
+            self._sent(hold, now)
+            return hold
+        ticket = Ticket(cost, priority, arrival, self._loop.create_future(), now)
+        self._join(ticket)
+        alarm = None if wait_at_most is None else self._loop.call_later(wait_at_most, self._give_up, ticket)
         try:
             return await ticket.future
         except asyncio.CancelledError:
             if ticket.future.cancelled():
-                self._drop(ticket)
+                self._leave()
             elif ticket.future.exception() is None:
                 self.end(ticket.future.result(), UNSENT, "unsent")
             raise
+        finally:
+            if alarm:
+                alarm.cancel()
 
     def end(self, hold: Hold, actual: Cost, how: str) -> None:
         """Settle a hold and free its slot."""
@@ -104,7 +115,7 @@ class Lane:
         if hold is self._scout and how != "unknown":
             self._scout = None
         if self._observer:
-            self._observer(Settled(self.name, self._loop.time(), how, actual.get("tokens", 0)))
+            self._tell(Settled(self.name, self._loop.time(), how, actual.get("tokens", 0)))
         self._changed.set()
 
     def observe(self, hold: Hold, observed: Observed) -> None:
@@ -119,7 +130,7 @@ class Lane:
         changes = self.ledger.refused(hold, observed)
         if self._observer:
             named = next((change.limit for change in changes), None)
-            self._observer(Refused(self.name, self._loop.time(), named, observed.retry_after))
+            self._tell(Refused(self.name, self._loop.time(), named, observed.retry_after))
         self._report(changes)
 
     def cool(self, seconds: float) -> None:
@@ -138,27 +149,76 @@ class Lane:
             if self._observer:
                 now = self._loop.time()
                 for change in changes:
-                    self._observer(Changed(self.name, now, change))
+                    self._tell(Changed(self.name, now, change))
+
+    def _tell(self, event: Event) -> None:
+        if self._observer:
+            try:
+                self._observer(event)
+            except Exception as error:  # noqa: BLE001 - whatever an onlooker stumbles over, the lane goes on
+                self._loop.call_exception_handler({"message": f"observer of lane {self.name}", "exception": error})
+
+    def _at_once(self, cost: Cost, now: float) -> Hold | None:
+        """Take quota and slot if nobody waits and nothing is in the way."""
+        if self._dispatcher is not None or self.in_flight >= self.concurrency or self._is_scouting(now):
+            return None
+        if not self._pacer.ready(self.ledger.quota, cost, now):
+            return None
+        if (hold := self.ledger.reserve_at_once(cost)) is not None:
+            self.in_flight += 1
+        return hold
+
+    def _is_scouting(self, now: float) -> bool:
+        return self._scout is not None and now < self._scouting_until
+
+    def _join(self, ticket: Ticket) -> None:
+        self.waiting += 1
+        heappush(self._queue, ticket)
+        if self._dispatcher is None:
+            self._dispatcher = self._loop.create_task(self._dispatch(), name=f"lane {self.name}")
+        elif self._queue[0] is ticket and (self._head is None or ticket < self._head):
+            self._changed.set()
+
+    def _leave(self) -> None:
+        """Somebody in the queue has given up."""
+        self.waiting -= 1
+        if len(self._queue) > 2 * self.waiting + _LITTER:
+            self._queue = [ticket for ticket in self._queue if not ticket.future.done()]
+            heapify(self._queue)
+        if self._head is None or self._head.future.done():
+            self._changed.set()
+
+    def _give_up(self, ticket: Ticket) -> None:
+        if not ticket.future.done():
+            waited = self._loop.time() - ticket.queued_at
+            ticket.future.set_exception(WaitedTooLong(self.name, waited, self.waiting - 1, self.waiting_for))
+            self._leave()
 
     async def _dispatch(self) -> None:
         """Grant turns in order until nobody waits."""
-        while (ticket := self._head()) is not None:
-            self._changed.clear()
-            if self.in_flight >= self.concurrency:
-                await self._until(None, "concurrency")
-            elif self._scout is not None and self._loop.time() < self._scouting_until:
-                await self._until(self._scouting_until, "first reply")
-            else:
-                await self._serve(ticket)
-        self._dispatcher = None
+        try:
+            while (ticket := self._foremost()) is not None:
+                self._changed.clear()
+                if self.in_flight >= self.concurrency:
+                    await self._until(None, "concurrency")
+                elif self._is_scouting(self._loop.time()):
+                    await self._until(self._scouting_until, "first reply")
+                else:
+                    await self._serve(ticket)
+        except Exception as error:  # noqa: BLE001 - nobody may wait for a dispatcher that is no more
+            self._fail(error)
+        finally:
+            self._dispatcher = None
+            self.waiting_for = self.waiting_until = None
 
     async def _serve(self, ticket: Ticket) -> None:
         """Grant the head its turn, or sleep until it may be asked for again."""
         try:
             answer = await self.ledger.reserve(ticket.cost)
         except RateLimitError as never:  # a limit has fallen below what this one needs; the next may still fit
-            heappop(self._queue)
+            self._head = None
             if not ticket.future.done():
+                self.waiting -= 1
                 ticket.future.set_exception(never)
             return
         if isinstance(answer, Hold):
@@ -169,26 +229,31 @@ class Lane:
 
     async def _grant(self, ticket: Ticket, hold: Hold) -> None:
         self.in_flight += 1
+        if not self._pacer.ready(self.ledger.quota, ticket.cost, self._loop.time()):
+            self.waiting_for, self.waiting_until = "pace", None
+        await self._pacer.wait()
         self.waiting_for = self.waiting_until = None
-        heappop(self._queue)
-        await self._pacer.wait(self.ledger.quota, ticket.cost, self._loop.time())
+        self._head = None
         if ticket.future.done():
-            self._gone -= 1
             self.end(hold, UNSENT, "unsent")
             return
+        self.waiting -= 1
+        ticket.future.set_result(hold)
+        self._sent(hold, ticket.queued_at)
+
+    def _sent(self, hold: Hold, queued_at: float) -> None:
         if self.ledger.sent(hold):
             self._scout = hold
             self._scouting_until = self._loop.time() + self._patience
-        ticket.future.set_result(hold)
         if self._observer:
             now = self._loop.time()
-            self._observer(Granted(self.name, now, now - ticket.queued_at, ticket.cost.get("tokens", 0)))
+            self._tell(Granted(self.name, now, now - queued_at, hold.cost.get("tokens", 0)))
 
     async def _until(self, moment: float | None, reason: str) -> None:
         """Sleep until `moment` or until something changes."""
         if self._observer and (reason, moment) != (self.waiting_for, self.waiting_until):
             now = self._loop.time()
-            self._observer(Waiting(self.name, now, reason, now if moment is None else moment))
+            self._tell(Waiting(self.name, now, reason, now if moment is None else moment))
         self.waiting_for, self.waiting_until = reason, moment
         alarm = None if moment is None else self._loop.call_at(moment, self._changed.set)
         try:
@@ -197,17 +262,25 @@ class Lane:
             if alarm:
                 alarm.cancel()
 
-    def _head(self) -> Ticket | None:
-        while self._queue and self._queue[0].future.done():
-            heappop(self._queue)
-            self._gone -= 1
-        return self._queue[0] if self._queue else None
+    def _foremost(self) -> Ticket | None:
+        """Return who goes next: the head, unless it has given up or somebody more urgent has come."""
+        head, queue = self._head, self._queue
+        if head is not None and not head.future.done():
+            if queue and queue[0] < head:
+                head = heappushpop(queue, head)
+        else:
+            head = heappop(queue) if queue else None
+        while head is not None and head.future.done():
+            head = heappop(queue) if queue else None
+        self._head = head
+        return head
 
-    def _drop(self, ticket: Ticket) -> None:
-        """Forget one who has left the queue; its ticket stays until it reaches the top."""
-        self._gone += 1
-        if self._queue and self._queue[0] is ticket:
-            self._changed.set()
+    def _fail(self, error: Exception) -> None:
+        head, queue, self._head, self._queue = self._head, self._queue, None, []
+        for ticket in [head, *queue] if head else queue:
+            if not ticket.future.done():
+                self.waiting -= 1
+                ticket.future.set_exception(error)
 
     def __repr__(self) -> str:
         return f"<Lane {self.name}: {self.status()}>"
@@ -217,6 +290,6 @@ class Lane:
         text = f"{self.waiting} waiting, {self.in_flight} in flight"
         if self.waiting and self.waiting_for:
             if self.waiting_until is None:
-                return f"{text}, next when a slot is free"
+                return f"{text}, next when a slot is free" if self.waiting_for == "concurrency" else text
             return f"{text}, next in {max(self.waiting_until - self._loop.time(), 0):.2f}s ({self.waiting_for})"
         return text

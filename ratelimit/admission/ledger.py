@@ -7,7 +7,7 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from ratelimit.limits.bucket import Limit
@@ -25,6 +25,10 @@ class Ledger(Protocol):
 
     async def reserve(self, cost: Cost) -> Hold | float:
         """Take `cost` and return a hold, or take nothing and return when to ask again."""
+        ...
+
+    def reserve_at_once(self, cost: Cost) -> Hold | None:
+        """Take `cost` if that can be done here and now; None says nothing but to ask `reserve`. Never awaits."""
         ...
 
     def sent(self, hold: Hold) -> bool:
@@ -47,6 +51,10 @@ class Ledger(Protocol):
         """Close the lane for so long. Never awaits."""
         ...
 
+    def missing(self) -> dict[str, float]:
+        """Return what is missing from each limit, for a process that starts later; empty if that will be known."""
+        ...
+
 
 class LocalLedger:
     """A quota in this process."""
@@ -65,6 +73,11 @@ class LocalLedger:
     async def reserve(self, cost: Cost) -> Hold | float:
         """Take `cost` and return a hold, or take nothing and return when to ask again."""
         return self.quota.reserve(cost, self._clock())
+
+    def reserve_at_once(self, cost: Cost) -> Hold | None:
+        """Take `cost` if that can be done here and now. Never awaits."""
+        answer = self.quota.reserve(cost, self._clock())
+        return answer if isinstance(answer, Hold) else None
 
     def sent(self, hold: Hold) -> bool:
         """Note that the request leaves now; true if it goes where this lane has not been. Never awaits."""
@@ -96,11 +109,11 @@ class LocalLedger:
         self._feedback.cool(self._clock() + min(max(seconds, 0), self._longest_wait))
 
     def missing(self) -> dict[str, float]:
-        """Return what is missing from each bucket, to be put back by a process that starts later."""
+        """Return what is missing from each limit, for a process that starts later to resume with."""
         now = self._clock()
         return {bucket.limit.name: bucket.missing(now) for bucket in self.quota.buckets}
 
-    def resume(self, missing: dict[str, float], *, elapsed: float = 0) -> None:
+    def resume(self, missing: Mapping[str, float], *, elapsed: float = 0) -> None:
         """Start with what an earlier process had spent, `elapsed` seconds ago."""
         now = self._clock()
         for bucket in self.quota.buckets:

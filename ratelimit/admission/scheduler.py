@@ -63,6 +63,8 @@ class Scheduler:
         patience: float = 1.0,
         longest_wait: float = 60.0,
         observer: Observer | None = None,
+        resume: Mapping[str, Mapping[str, float]] | None = None,
+        elapsed: float = 0.0,
     ) -> None:
         self._limits = limits.__getitem__ if isinstance(limits, Mapping) else limits
         self._concurrency = concurrency
@@ -73,6 +75,9 @@ class Scheduler:
         self._observer = observer
         self._lanes: dict[str, Lane] = {}
         self._arrivals = count(1)
+        self._resume = resume or {}
+        self._elapsed = elapsed
+        self._resumed_at: float | None = None
 
     def lane(self, name: str) -> Lane:
         """Return the lane of this name."""
@@ -80,7 +85,7 @@ class Scheduler:
             loop = asyncio.get_running_loop()
             lane = self._lanes[name] = Lane(
                 name,
-                self._ledger(self._limits(name), loop),
+                self._ledger(name, loop),
                 concurrency=self._concurrency,
                 pace=self._pace,
                 patience=self._patience,
@@ -90,14 +95,25 @@ class Scheduler:
         return lane
 
     def reserve(
-        self, name: str, *, tokens: float = 0, requests: float = 1, priority: float = 0, arrival: int | None = None
+        self,
+        name: str,
+        *,
+        tokens: float = 0,
+        requests: float = 1,
+        priority: float = 0,
+        arrival: int | None = None,
+        wait_at_most: float | None = None,
     ) -> Turn:
-        """Return a turn to wait for with `async with`; lower `priority` goes first, a retry keeps its `arrival`."""
+        """Return a turn to wait for with `async with`; lower `priority` goes first, a retry keeps its `arrival`.
+
+        Entering it raises `NeverFits` at once, and `WaitedTooLong` after `wait_at_most` seconds.
+        """
         return Turn(
             self.lane(name),
             {"requests": requests, "tokens": tokens} if tokens else {"requests": requests},
             priority=priority,
             arrival=self.arrive() if arrival is None else arrival,
+            wait_at_most=wait_at_most,
         )
 
     def arrive(self) -> int:
@@ -105,14 +121,15 @@ class Scheduler:
         return next(self._arrivals)
 
     def limited(
-        self, name: str, *, tokens: float = 0, priority: float = 0
+        self, name: str, *, tokens: float = 0, priority: float = 0, wait_at_most: float | None = None
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """Return a decorator that makes each call of an async function wait for its turn."""
 
         def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             @wraps(function)
             async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-                async with self.reserve(name, tokens=tokens, priority=priority) as turn:
+                turn = self.reserve(name, tokens=tokens, priority=priority, wait_at_most=wait_at_most)
+                async with turn:
                     result = await function(*args, **kwargs)
                     turn.used()
                     return result
@@ -125,8 +142,20 @@ class Scheduler:
         """Return how every lane stands."""
         return tuple(_status(lane) for lane in self._lanes.values())
 
-    def _ledger(self, limits: Iterable[Limit], loop: asyncio.AbstractEventLoop) -> Ledger:
-        return LocalLedger(limits, loop.time, slack=self._slack, longest_wait=self._longest_wait)
+    def spent(self) -> dict[str, dict[str, float]]:
+        """Return what is missing from each limit of each lane: plain numbers to store, and to `resume` with later.
+
+        A day's limit outlives a process. One that starts `elapsed` seconds later takes up where this one stopped.
+        """
+        return {name: missing for name, lane in self._lanes.items() if (missing := lane.ledger.missing())}
+
+    def _ledger(self, name: str, loop: asyncio.AbstractEventLoop) -> Ledger:
+        ledger = LocalLedger(self._limits(name), loop.time, slack=self._slack, longest_wait=self._longest_wait)
+        if self._resumed_at is None:
+            self._resumed_at = loop.time()
+        if missing := self._resume.get(name):
+            ledger.resume(missing, elapsed=self._elapsed + loop.time() - self._resumed_at)
+        return ledger
 
     def __repr__(self) -> str:
         lanes = "; ".join(f"{lane.name}: {lane.status()}" for lane in self._lanes.values())

@@ -20,9 +20,11 @@ from ratelimit.limits.quota import UNSENT, Cost, Hold
 class Turn:
     """Leave to send one request; an async context manager that waits for it."""
 
-    __slots__ = ("_asked", "_hold", "_lane", "arrival", "cost", "how", "priority", "waited")
+    __slots__ = ("_asked", "_hold", "_lane", "arrival", "cost", "how", "priority", "wait_at_most")
 
-    def __init__(self, lane: Lane, cost: Cost, *, priority: float = 0, arrival: int = 0) -> None:
+    def __init__(
+        self, lane: Lane, cost: Cost, *, priority: float = 0, arrival: int = 0, wait_at_most: float | None = None
+    ) -> None:
         self._lane = lane
         self._hold: Hold | None = None
         self._asked = False
@@ -30,13 +32,15 @@ class Turn:
         self.priority = priority
         self.arrival = arrival
         self.how: str | None = None
-        self.waited = 0.0
+        self.wait_at_most = wait_at_most
 
     async def __aenter__(self) -> Self:
         if self._asked:
             raise AlreadySettled(repr(self), self.how or "taken")
         self._asked = True
-        self._hold = await self._lane.admit(self.cost, priority=self.priority, arrival=self.arrival)
+        self._hold = await self._lane.admit(
+            self.cost, priority=self.priority, arrival=self.arrival, wait_at_most=self.wait_at_most
+        )
         return self
 
     async def __aexit__(
