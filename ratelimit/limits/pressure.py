@@ -29,6 +29,7 @@ _MOST_RESERVE = 0.4  # of the limit
 _EVEN = 0.957  # of the rate, for a server that counts in windows: (60 - 1 - slack) / (60 + slack), less rounding
 _THIN = 0.97  # of the rate, for each sign that this is still too dense
 _LEAST_TOP = 0.5
+_LATE = 0.02  # seconds; a real clock wakes later than asked, and with nothing saved up every millisecond would be lost
 _CALM = 120.0  # seconds without a sign of anybody else until the reserve is halved
 
 
@@ -97,8 +98,8 @@ class Pressure:
         self.top = _EVEN
         self.troubled_at = now
         self._foreign.clear()  # what looked like somebody else was the window
-        bucket.retune(now, burst=0)
-        return [Change("burst", bucket.limit.name, before, 0), *self._reshare(self.top, now)]
+        bucket.retune(now, burst=_LATE * bucket.limit.rate)
+        return [Change("burst", bucket.limit.name, before, bucket.burst), *self._reshare(self.top, now)]
 
     def thin(self, now: float) -> list[Change]:
         """Leave still more thinly: even as we left, a window was overfull."""
