@@ -1,0 +1,119 @@
+"""The same scheduler for programs without asyncio: one loop on a thread of its own, and calls that wait for it.
+
+Any number of threads may wait at once; they stand in the same lanes. A waiting thread that is interrupted (Ctrl-C)
+takes its request out of the lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ratelimit.admission.scheduler import LaneStatus, Scheduler
+from ratelimit.admission.turn import Turn
+
+T = TypeVar("T")
+
+
+class Background:
+    """An event loop on a daemon thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="ratelimit", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and return its result here."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function there and return its result here."""
+
+        async def called() -> T:
+            return function()
+
+        return self.run(called())
+
+    def close(self) -> None:
+        """Cancel what still runs, and end the thread."""
+        if self.loop.is_closed():
+            return
+        self.run(_cancel_others())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class BlockingScheduler:
+    """A `Scheduler` for threads; a context manager, or closed by `close`."""
+
+    def __init__(self, make: Callable[[], Scheduler]) -> None:
+        self._background = Background()
+        self._scheduler = self._background.call(make)
+
+    @contextmanager
+    def reserve(self, name: str, *, tokens: float = 0, priority: float = 0) -> Iterator[BlockingTurn]:
+        """Wait for a turn; the block has it, and ends it."""
+        turn = self._background.call(lambda: self._scheduler.reserve(name, tokens=tokens, priority=priority))
+        self._background.run(turn.__aenter__())
+        try:
+            yield BlockingTurn(turn, self._background)
+        finally:
+            self._background.run(turn.__aexit__(None, None, None))
+
+    def snapshot(self) -> tuple[LaneStatus, ...]:
+        """Return how every lane stands."""
+        return self._background.call(self._scheduler.snapshot)
+
+    def close(self) -> None:
+        """End the background loop."""
+        self._background.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BlockingTurn:
+    """A turn held by a thread."""
+
+    def __init__(self, turn: Turn, background: Background) -> None:
+        self._turn = turn
+        self._background = background
+
+    def used(self, *, tokens: float | None = None) -> None:
+        """End the turn: it was answered, and cost so many tokens."""
+        self._background.call(lambda: self._turn.used(tokens=tokens))
+
+    def unsent(self) -> None:
+        """End the turn: the request never left."""
+        self._background.call(self._turn.unsent)
+
+    def refused(self) -> None:
+        """End the turn: a limit turned the request away."""
+        self._background.call(self._turn.refused)
+
+    def unknown(self) -> None:
+        """End the turn: it was sent, and nothing is known of it."""
+        self._background.call(self._turn.unknown)
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

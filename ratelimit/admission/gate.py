@@ -1,0 +1,128 @@
+"""What every front door goes through: size up a request, wait for its turn, learn from the reply, settle.
+
+The gate knows models and charges, which the scheduler does not: a scheduler counts whatever it is told to count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from ratelimit.admission.lane import Lane
+from ratelimit.admission.scheduler import Scheduler
+from ratelimit.admission.turn import Turn
+from ratelimit.limits.bucket import MINUTE, Bucket
+from ratelimit.limits.charge import Formula, Size, check, measure
+from ratelimit.limits.charging import Charging
+from ratelimit.limits.content import CHAT_PATH
+from ratelimit.limits.drift import charged
+from ratelimit.limits.headers import Observed
+from ratelimit.limits.quota import Cost, Quota
+from ratelimit.limits.tiers import Model
+
+Settling = Literal["headers", "usage", "estimate"]
+"""What corrects an estimate: the server's headers or else the usage in the reply; always the usage; nothing."""
+
+
+class Gate:
+    """Turns for requests to models."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        find: Callable[[str], Model],
+        *,
+        formula: Formula | None = None,
+        charges: Settling = "headers",
+    ) -> None:
+        self.scheduler = scheduler
+        self.charges = charges
+        self._find = find
+        self._formula = formula
+        self._charging: dict[str, Charging] = {}
+
+    def turn(
+        self,
+        body: Mapping[str, object],
+        path: str = CHAT_PATH,
+        *,
+        priority: float = 0,
+        arrival: int | None = None,
+        wait_at_most: float | None = None,
+    ) -> GateTurn:
+        """Return the turn of one request; raises at once for one that no waiting can help.
+
+        The body must not change while the turn is open. A retry passes the `arrival` of its first turn.
+        """
+        size = measure(body, path)
+        model = self._find(size.model)
+        charging = self._charging.setdefault(model.name, Charging(self._formula))
+        lane = self.scheduler.lane(model.name)
+        minute = _minute(lane.ledger.quota)
+        check(size, model, minute.limit if minute else None)
+        estimate: float = charging.estimate(size, model) if minute else 0
+        if minute:
+            estimate = min(estimate, minute.limit.amount)  # a careful formula refuses nothing that may well pass
+        return GateTurn(
+            lane,
+            {"requests": 1, "tokens": estimate} if estimate else {"requests": 1},
+            Asked(size, model, charging, self.charges),
+            priority=priority,
+            arrival=self.scheduler.arrive() if arrival is None else arrival,
+            wait_at_most=wait_at_most,
+        )
+
+
+class Asked(NamedTuple):
+    """What is known of a request before it is sent."""
+
+    size: Size
+    model: Model
+    charging: Charging
+    charges: Settling
+
+
+class GateTurn(Turn):
+    """A turn that also learns what the server charges."""
+
+    __slots__ = ("asked",)
+
+    def __init__(
+        self,
+        lane: Lane,
+        cost: Cost,
+        asked: Asked,
+        *,
+        priority: float,
+        arrival: int,
+        wait_at_most: float | None,
+    ) -> None:
+        super().__init__(lane, cost, priority=priority, arrival=arrival, wait_at_most=wait_at_most)
+        self.asked = asked
+
+    @property
+    def lane(self) -> Lane:
+        """The lane it stands in."""
+        return self._lane
+
+    def observe(self, observed: Observed) -> None:
+        """Learn from the headers of a reply that was not refused."""
+        hold, quota = self._held(), self._lane.ledger.quota
+        for reading in observed.readings:
+            bucket = _minute(quota)
+            if bucket and (reading.unit, reading.limit) == ("tokens", bucket.limit.amount):
+                taken = charged(quota, hold, bucket, reading)
+                if taken is not None:
+                    self.asked.charging.learn(self.asked.size, self.asked.model, taken, bucket.limit.amount)
+        super().observe(observed)
+
+    def used(self, *, tokens: float | None = None) -> None:
+        """End the turn: it was answered, and its usage says so many tokens."""
+        if self.asked.charges == "estimate":
+            super().used()
+        else:
+            super().used(tokens=tokens)
+
+
+def _minute(quota: Quota) -> Bucket | None:
+    return next((b for b in quota.buckets if (b.limit.unit, b.limit.window) == ("tokens", MINUTE)), None)

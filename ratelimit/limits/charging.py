@@ -1,0 +1,45 @@
+"""Which formula a lane's server charges by: learnt from its replies.
+
+What the server takes from TPM is not documented truthfully and has changed, so a lane starts with a careful formula. A
+reply to a request that found the bucket full and was alone on the way shows the charge itself. Every formula that came
+to less than that is out; of the rest, those that came to exactly that are what the server may be using, and an estimate
+is the largest of theirs, for they may differ on the next request. If all came to more, the least of them stands.
+"""
+
+from __future__ import annotations
+
+from ratelimit.limits.charge import FORMULAS, Formula, ModelFacts, Size, candidates, charge
+
+CAREFUL: Formula = "documented"
+_LAST_RESORT: Formula = "exact_plus_cap"
+_TICKS = 60e6  # the service's clock cuts charges to a microsecond's worth of the limit per minute
+
+
+class Charging:
+    """What one lane's requests are expected to be charged."""
+
+    __slots__ = ("_fixed", "_possible", "formulas")
+
+    def __init__(self, fixed: Formula | None = None) -> None:
+        self._fixed = fixed is not None
+        self._possible: set[Formula] = set(FORMULAS)
+        self.formulas: tuple[Formula, ...] = (fixed or CAREFUL,)
+
+    def estimate(self, size: Size, model: ModelFacts | None) -> int:
+        """Return the tokens to reserve."""
+        if len(self.formulas) == 1:
+            return charge(size, self.formulas[0], model)
+        return max(charge(size, formula, model) for formula in self.formulas)
+
+    def learn(self, size: Size, model: ModelFacts | None, charged: float, limit: float) -> bool:
+        """Take in what the server charged for one request; true if the estimates change because of it."""
+        if self._fixed or size.unseen:
+            return False
+        before = self.formulas
+        tolerance = 1 + limit / _TICKS
+        known = [(formula, n) for formula, n in candidates(size, model) if formula in self._possible]
+        met = [formula for formula, n in known if abs(n - charged) < tolerance]
+        above = [formula for formula, n in known if n > charged]
+        self._possible = set(met or above) or {_LAST_RESORT}
+        self.formulas = tuple(met) or tuple(above[:1]) or (_LAST_RESORT,)
+        return self.formulas != before

@@ -1,0 +1,129 @@
+"""The client: requests in, replies out, at the speed the tier allows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from ratelimit.admission.scheduler import LaneStatus
+from ratelimit.errors import JobStopped, RateLimitError
+from ratelimit.limits.content import CHAT_PATH
+from ratelimit.wire.many import Many
+from ratelimit.wire.messages import Reply, Request, request
+from ratelimit.wire.sender import Count, Sender
+from ratelimit.wire.streaming import Stream, begin
+from ratelimit.wire.transport import Transport
+
+Body = bytes | str | Mapping[str, Any] | Request
+"""A request's body as JSON bytes or text, as a mapping, or one that is already checked."""
+
+EMBEDDINGS_PATH = "/v1/embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one of many: a reply or an error."""
+
+    index: int
+    request: Request | None
+    reply: Reply | None = None
+    error: RateLimitError | None = None
+
+    def unwrap(self) -> Reply:
+        """Return the reply, or raise the error."""
+        if self.reply is None:
+            raise self.error or RuntimeError("a result holds a reply or an error")
+        return self.reply
+
+
+class Client:
+    """Sends requests to one endpoint with one key."""
+
+    def __init__(self, sender: Sender, transport: Transport, *, concurrency: int) -> None:
+        self._sender = sender
+        self._transport = transport
+        self._concurrency = concurrency
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.__aexit__(kind, error, trace)
+
+    @property
+    def count(self) -> Count:
+        """What has been sent, and what came of it."""
+        return self._sender.count
+
+    def snapshot(self) -> tuple[LaneStatus, ...]:
+        """Return how every lane stands, and why it waits."""
+        return self._sender.gate.scheduler.snapshot()
+
+    async def send(
+        self, body: Body, path: str = CHAT_PATH, *, priority: float = 0, deadline: float | None = None
+    ) -> Reply:
+        """Send one request and return its reply; raises what no waiting and no retry could cure."""
+        asked = body if isinstance(body, Request) else request(body, path)
+        return await self._sender.send(asked, lambda: self._transport.post(asked), priority=priority, deadline=deadline)
+
+    async def chat(self, model: str, prompt: str, *, system: str | None = None, **options: Any) -> Reply:
+        """Ask one question; `reply.text` is the answer."""
+        messages = [{"role": "system", "content": system}] if system else []
+        return await self.send(
+            {"model": model, "messages": [*messages, {"role": "user", "content": prompt}], **options}
+        )
+
+    async def embed(self, model: str, texts: str | list[str], **options: Any) -> list[list[float]]:
+        """Return the embeddings of texts, in their order."""
+        reply = await self.send({"model": model, "input": texts, **options}, EMBEDDINGS_PATH)
+        rows = sorted(reply.json()["data"], key=lambda row: row["index"])
+        return [row["embedding"] for row in rows]
+
+    @asynccontextmanager
+    async def stream(
+        self, body: Body, path: str = CHAT_PATH, *, priority: float = 0, deadline: float | None = None
+    ) -> AsyncIterator[Stream]:
+        """Send one request that streams; iterate over the context's value for the bytes as they come."""
+        asked = body if isinstance(body, Request) else request(body, path)
+        async with begin(self._sender, self._transport, asked, priority=priority, deadline=deadline) as stream:
+            yield stream
+
+    async def map(
+        self,
+        bodies: Iterable[Body] | AsyncIterable[Body],
+        path: str = CHAT_PATH,
+        *,
+        ordered: bool = False,
+        priority: float = 0,
+        window: int | None = None,
+    ) -> AsyncIterator[Result]:
+        """Send many and yield their results, as they come or in order.
+
+        Bodies are pulled as there is room: at most `window` requests exist at any time. A request that fails is a
+        result; what stops everything (no credits, a rejected key) is raised.
+        """
+
+        async def handle(index: int, body: Body) -> Result:
+            return await self._result(index, body, path, priority)
+
+        async for result in Many(handle, bodies, window or self._concurrency).run(ordered=ordered):
+            yield result
+
+    async def _result(self, index: int, body: Body, path: str, priority: float) -> Result:
+        asked = body if isinstance(body, Request) else None
+        try:
+            asked = asked or request(body, path)  # type: ignore[arg-type]  # a Request was taken above
+            return Result(index, asked, await self.send(asked, priority=priority))
+        except JobStopped:
+            raise
+        except RateLimitError as error:
+            return Result(index, asked, error=error)
+
+    def __repr__(self) -> str:
+        return f"<Client {self._sender.gate.scheduler!r}>"

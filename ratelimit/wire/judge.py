@@ -1,0 +1,105 @@
+"""Is it worth asking again? Pure: a reply or a failure goes in, a verdict comes out.
+
+done      the reply is what was asked for
+again     later, through a new turn: when the service tells, else with back-off
+give up   this request cannot succeed; others can
+stop      nothing can succeed until somebody acts: the key, the credits
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ratelimit.errors import KeyRejected, NotAnswered, QuotaExhausted, RateLimitError, RequestFailed
+from ratelimit.limits.headers import Observed, parse, parse_refusal
+from ratelimit.wire.messages import Reply, Trouble, Usage
+from ratelimit.wire.transport import NoAnswer, Unsent
+
+Kind = Literal["done", "again", "give up", "stop"]
+
+_QUOTA = {
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "billing_hard_limit_reached",
+}
+_SLOWED = {"slow_down", "resource_unavailable"}  # 429s that no limit of ours is the reason for
+_BROKEN = 500  # a 2xx that carries an error or no JSON is worth as much as this
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do about one attempt, and what it taught."""
+
+    kind: Kind
+    observed: Observed
+    error: RateLimitError | None = None
+    usage: Usage | None = None
+    after: float | None = None  # seconds, as the service told
+    limited: bool = False  # a limit was the reason: costs no attempt, and the lane does the waiting
+    slowed: bool = False  # the service asks everybody to slow down
+    struggling: bool = False  # the service fails or is silent: fewer at once may help
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the service has let the request in, so that it was charged."""
+        return not self.limited and not self.slowed
+
+
+def judge(reply: Reply) -> Verdict:
+    """Judge a whole reply."""
+    observed = parse(reply.headers)
+    found = reply.envelope()
+    trouble, usage = found or (None, None)
+    if 200 <= reply.status < 300:
+        if found and not (trouble and (trouble.message or trouble.code)):
+            return Verdict("done", observed, usage=usage)
+        if trouble is None:
+            trouble = Trouble(f"a broken reply: {reply.body[:200].decode(errors='replace')!r}", code="broken_reply")
+        return replace(trouble_verdict(status_of(trouble), trouble, observed, reply.request_id), usage=usage)
+    if trouble is None:
+        trouble = Trouble(reply.body[:200].decode(errors="replace") or "no body")
+    return trouble_verdict(reply.status, trouble, observed, reply.request_id)
+
+
+def judge_failure(failure: Unsent | NoAnswer) -> Verdict:
+    """Judge an exchange that gave no reply."""
+    error = NotAnswered(str(failure), sent=isinstance(failure, NoAnswer))
+    return Verdict("again", Observed(), error, struggling=True)
+
+
+def trouble_verdict(status: int, trouble: Trouble, observed: Observed, request_id: str | None = None) -> Verdict:
+    """Judge a status and the error that came with it, in a reply or in the middle of a stream."""
+    code = None if trouble.code is None else str(trouble.code)
+    message = trouble.message or ""
+    failed = RequestFailed(status, code or trouble.type, message, request_id=request_id)
+    if code in _QUOTA or trouble.type == "insufficient_quota":
+        return Verdict("stop", observed, QuotaExhausted(code or "insufficient_quota", message), limited=True)
+    if status in {401, 403}:
+        return Verdict("stop", observed, KeyRejected(status, message))
+    if status == 429:
+        refusal = parse_refusal(message)
+        observed = replace(observed, refusal=refusal)
+        if refusal and refusal.kind == "too large":
+            return Verdict("give up", observed, failed, limited=True)
+        if observed.should_retry is False:
+            return Verdict("give up", observed, failed, limited=True)
+        slowed = code in _SLOWED
+        return Verdict("again", observed, failed, after=observed.retry_after, limited=not slowed, slowed=slowed)
+    again = observed.should_retry
+    if again is None:
+        again = status in {408, 409} or status >= 500
+    struggling = status >= 500 or status == 408
+    return Verdict("again" if again else "give up", observed, failed, after=observed.retry_after, struggling=struggling)
+
+
+def status_of(trouble: Trouble) -> int:
+    """Return the status an error inside a 200 would have had."""
+    if trouble.code in {"rate_limit_exceeded", *_SLOWED, *_QUOTA}:
+        return 429
+    if trouble.type == "invalid_request_error":
+        return 400
+    return _BROKEN

@@ -1,0 +1,172 @@
+"""Gate, exchange and retry in one: how a request is sent by whoever sends it.
+
+The exchange itself is an argument, because two know how to do it: our own transport, and the official SDK's. Around it
+always stands the same: a turn is waited for, the reply is judged, the turn is ended by what is known, and what is worth
+another attempt takes another turn at its old place in line.
+
+What no retry can cure (no credits, a rejected key) stops the sender as a whole at first sight: requests that wait for a
+turn then raise instead of going out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ratelimit.admission.gate import Gate, GateTurn
+from ratelimit.errors import DeadlinePassed, JobStopped, RateLimitError, RequestFailed
+from ratelimit.wire.congestion import Congestion
+from ratelimit.wire.judge import Verdict, judge, judge_failure
+from ratelimit.wire.messages import Reply, Request
+from ratelimit.wire.retry import Again, Outage, Policy, persist
+from ratelimit.wire.transport import NoAnswer, Unsent
+
+Exchange = Callable[[], Awaitable[Reply]]
+"""Sends the request once and returns the reply, or raises `Unsent` or `NoAnswer`."""
+
+
+@dataclass(slots=True)
+class Count:
+    """What a sender has done so far."""
+
+    attempts: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    retried: int = 0
+    refused: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Sender:
+    """Sends requests at the speed their limits allow, and again where that is worth it."""
+
+    def __init__(self, gate: Gate, policy: Policy | None = None) -> None:
+        self.gate = gate
+        self.count = Count()
+        self.stopped: JobStopped | None = None
+        self._policy = policy or Policy()
+        self._outage = Outage(self._policy)
+        self._congestion: dict[str, Congestion] = {}
+
+    @property
+    def paused(self) -> bool:
+        """Whether the service seems to be down, so that only single requests go out to see."""
+        return self._outage.paused
+
+    async def send(
+        self, request: Request, exchange: Exchange, *, priority: float = 0, deadline: float | None = None
+    ) -> Reply:
+        """Send a request until it is answered; raises what ended it. `deadline` counts everything, in seconds."""
+        reply, _ = await self._within(deadline, request, exchange, priority, keep_open=False)
+        return reply
+
+    async def open(
+        self, request: Request, exchange: Exchange, *, priority: float = 0, deadline: float | None = None
+    ) -> tuple[Reply, GateTurn]:
+        """Send a request until its reply begins well; its turn is still open, and the caller's to end."""
+        return await self._within(deadline, request, exchange, priority, keep_open=True)
+
+    async def _within(
+        self, deadline: float | None, request: Request, exchange: Exchange, priority: float, *, keep_open: bool
+    ) -> tuple[Reply, GateTurn]:
+        if deadline is None:
+            return await self._persist(request, exchange, priority, keep_open=keep_open)
+        try:
+            async with asyncio.timeout(deadline):
+                return await self._persist(request, exchange, priority, keep_open=keep_open)
+        except TimeoutError:
+            raise DeadlinePassed(deadline, f"the lane stands at {self.gate.scheduler!r}") from None
+
+    async def _persist(
+        self, request: Request, exchange: Exchange, priority: float, *, keep_open: bool
+    ) -> tuple[Reply, GateTurn]:
+        arrival: int | None = None
+
+        async def attempt() -> tuple[Reply, GateTurn]:
+            nonlocal arrival
+            self._raise_if_stopped()
+            await self._outage.passed()
+            turn = self.gate.turn(request.fields, request.path, priority=priority, arrival=arrival)
+            arrival = turn.arrival
+            return await self._attempt(turn, exchange, keep_open=keep_open)
+
+        try:
+            return await persist(attempt, self._policy)
+        except RateLimitError:
+            self.count.failed += 1
+            raise
+
+    async def _attempt(self, turn: GateTurn, exchange: Exchange, *, keep_open: bool) -> tuple[Reply, GateTurn]:
+        await turn.__aenter__()
+        try:
+            if self.stopped is not None:
+                turn.unsent()
+                self._raise_if_stopped()
+            self.count.attempts += 1
+            try:
+                reply = await exchange()
+            except Unsent as failure:
+                turn.unsent()
+                self.conclude(turn, judge_failure(failure))
+                raise
+            except NoAnswer as failure:
+                turn.unknown()
+                self.conclude(turn, judge_failure(failure))
+                raise
+            if keep_open and 200 <= reply.status < 300:
+                return reply, turn
+            verdict = judge(reply)
+            self.settle(turn, verdict)
+        except BaseException:
+            if turn.how is None:
+                turn.unknown()
+            raise
+        self.conclude(turn, verdict)
+        return reply, turn
+
+    def settle(self, turn: GateTurn, verdict: Verdict) -> None:
+        """End a turn by what its reply says."""
+        usage = verdict.usage
+        if verdict.admitted:
+            if verdict.observed.readings:
+                turn.observe(verdict.observed)
+            if verdict.kind == "done" or usage:
+                turn.used(tokens=usage.input + usage.output if usage else None)
+            else:
+                turn.unknown()
+        elif verdict.kind == "again":
+            self.count.refused += 1
+            turn.refused(verdict.observed, because_of_limit=verdict.limited)
+        else:  # too large for the limit, or no credits: nothing was taken, and the lane has nothing to learn
+            turn.unsent()
+
+    def conclude(self, turn: GateTurn, verdict: Verdict) -> None:
+        """Draw the consequences of a verdict; raises unless it is "done"."""
+        lane = turn.lane
+        congestion = self._congestion.setdefault(lane.name, Congestion(lane.concurrency))
+        if verdict.kind == "done":
+            self.count.succeeded += 1
+            if usage := verdict.usage:
+                self.count.input_tokens += usage.input
+                self.count.output_tokens += usage.output
+            self._outage.succeeded()
+            if congestion.succeeded(lane.in_flight):
+                lane.resize(congestion.size)
+            return
+        if verdict.kind == "stop" and isinstance(verdict.error, JobStopped):
+            self.stopped = verdict.error
+        if verdict.kind != "again":
+            raise verdict.error or RequestFailed(0, None, "no reason given")
+        self.count.retried += 1
+        blameless = verdict.limited or verdict.slowed
+        if verdict.struggling:
+            blameless = self._outage.failed() or blameless
+            if congestion.failed(lane.in_flight, asyncio.get_running_loop().time()):
+                lane.resize(congestion.size)
+        raise Again(verdict, counts=not blameless)
+
+    def _raise_if_stopped(self) -> None:
+        if self.stopped is not None:
+            raise self.stopped.with_traceback(None)
