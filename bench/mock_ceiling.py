@@ -1,0 +1,222 @@
+"""The mock server's own ceiling: chat completions a second, as a ratio to an aiohttp handler that answers a constant.
+
+Both servers run in processes of their own, one core each; the load comes from this process over kept-alive connections,
+written to the socket by hand so that the client is not what is measured. The two are measured in turn, several times,
+in one run, and the medians compared. The constant has the size of the mock's answer and the same number of headers.
+
+    python bench/mock_ceiling.py [--rounds 5] [--seconds 2] [--connections 64]
+
+Prints one JSON object; ends with 1 below a ratio of 0.7.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from ratelimit.testing.mock import Limits, MockServer
+
+TARGET = 0.7
+MANY = 10_000_000
+
+
+def request_bytes(port: int, size: int = 300) -> bytes:
+    """One chat completion whose body is `size` bytes."""
+    body: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": ""}], "max_tokens": 64}
+    body["messages"][0]["content"] = "x" * (size - len(json.dumps(body)))
+    raw = json.dumps(body).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer sk-bench\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
+    )
+    return head.encode() + raw
+
+
+class Connection(asyncio.Protocol):
+    """Sends the same request again as soon as it is answered."""
+
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+        self.answered = 0
+        self.size = 0
+        self.headers: list[bytes] = []
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer + data
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0:
+            self._buffer = buffer
+            return
+        lower = buffer[:end].lower()
+        length = int(lower.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+        if len(buffer) < end + 4 + length:
+            self._buffer = buffer
+            return
+        assert buffer.startswith(b"HTTP/1.1 200"), buffer[:2000]
+        self._buffer = b""
+        self.answered += 1
+        self.size = length
+        self.headers = buffer[:end].split(b"\r\n")[1:]
+        assert self._transport is not None
+        self._transport.write(self.request)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        assert self._transport is not None
+        self._transport.abort()
+
+
+@dataclass(frozen=True)
+class Server:
+    """This file, run as a server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of a core so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one server did under load."""
+
+    per_second: float
+    cpu_us: float
+    busy: float
+    size: int
+    headers: int
+
+
+async def load(server: Server, seconds: float, connections: int) -> Measured:
+    """Loads a server for a while and says how fast it answered and what that cost it."""
+    port, pid = server.port, server.process.pid
+    loop = asyncio.get_running_loop()
+    request = request_bytes(port)
+    made = [
+        (await loop.create_connection(lambda: Connection(request), "127.0.0.1", port))[1] for _ in range(connections)
+    ]
+    await asyncio.sleep(0.3)
+    before, begun, used = sum(each.answered for each in made), time.perf_counter(), cpu_seconds(pid)
+    await asyncio.sleep(seconds)
+    answered, took = sum(each.answered for each in made) - before, time.perf_counter() - begun
+    used = cpu_seconds(pid) - used
+    for each in made:
+        each.close()
+    last = made[0]
+    return Measured(answered / took, used / answered * 1e6, used / took, last.size, len(last.headers))
+
+
+async def serve_mock() -> None:
+    """Runs the mock until killed, its limits out of the way."""
+    limits = Limits(rpm=MANY, rpd=MANY * 1000, tpm=MANY * 1000)
+    async with MockServer(models={"gpt-4o-mini": limits}) as mock:
+        print(mock.root_url.rsplit(":", 1)[1], flush=True)
+        await asyncio.Event().wait()
+
+
+async def serve_bare(kind: str, size: int, headers: int) -> None:
+    """Runs an aiohttp server that reads the body and answers a constant: an application's route, or a handler alone."""
+    constant = b"x" * size
+    rows = {"content-type": "application/json", **{f"x-header-{n:012}": "0123456789" for n in range(headers - 4)}}
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        await request.read()
+        return web.Response(body=constant, headers=rows)
+
+    runner: web.BaseRunner
+    if kind == "handler":
+        runner = web.ServerRunner(web.Server(answer, access_log=None))
+    else:
+        application = web.Application()
+        application.router.add_post("/v1/chat/completions", answer)
+        runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+def start(*arguments: str) -> Server:
+    """Starts a server and reads its port."""
+    process = subprocess.Popen(  # the command is this very file
+        [sys.executable, __file__, "--serve", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return Server(process, int(process.stdout.readline()))
+
+
+def measure(rounds: int, seconds: float, connections: int) -> dict[str, Any]:
+    """All servers in turn, and the ratios of the medians."""
+    servers = {"mock": start("mock")}
+    try:
+        first = asyncio.run(load(servers["mock"], 0.2, 4))
+        for name in ("handler", "application"):
+            servers[name] = start(name, str(first.size), str(first.headers))
+        found: dict[str, list[Measured]] = {name: [] for name in servers}
+        for _ in range(rounds):
+            for name, server in servers.items():
+                found[name].append(asyncio.run(load(server, seconds, connections)))
+    finally:
+        for server in servers.values():
+            server.process.kill()
+            server.process.wait()
+    rates = {name: statistics.median(each.per_second for each in runs) for name, runs in found.items()}
+    costs = {name: statistics.median(each.cpu_us for each in runs) for name, runs in found.items()}
+    return {
+        "what": "chat completions per second, 300-byte requests, zero latency, keep-alive",
+        "answer_bytes": first.size,
+        "answer_headers": first.headers,
+        "connections": connections,
+        "per_second": {name: round(rate) for name, rate in rates.items()},
+        "cpu_us_per_request": {name: round(cost, 1) for name, cost in costs.items()},
+        "busy": {name: round(statistics.median(each.busy for each in runs), 2) for name, runs in found.items()},
+        "ratio_to_application": round(rates["mock"] / rates["application"], 3),
+        "ratio_to_handler": round(rates["mock"] / rates["handler"], 3),
+        "cpu_ratio_to_application": round(costs["application"] / costs["mock"], 3),
+        "cpu_ratio_to_handler": round(costs["handler"] / costs["mock"], 3),
+        "target": TARGET,
+        "cpus": os.cpu_count(),
+        "python": sys.version.split()[0],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--serve", nargs="+", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        kind, *sizes = given.serve
+        asyncio.run(serve_mock() if kind == "mock" else serve_bare(kind, int(sizes[0]), int(sizes[1])))
+        return 0
+    result = measure(given.rounds, given.seconds, given.connections)
+    print(json.dumps(result, indent=2))
+    return 0 if result["ratio_to_handler"] >= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""How the mock counts: one meter for each cap, in whole microseconds, in its own naive code.
+
+The service behaves as continuously refilling buckets as large as the published limit, whose state is one integer: the
+microsecond at which the bucket will be full again. The other kinds are what compatible servers do instead: a list of
+what happened in the last window, a window that starts anew, and a minute that is also enforced second by second.
+Nothing here is shared with the package's own limits: a server that had the client's bugs could not show them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, get_args
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+DAY = 86_400 * SECOND
+
+Dimension = Literal["rpm", "rpd", "tpm", "tpd", "images"]
+Enforcement = Literal["bucket", "sliding", "fixed", "quantised"]
+ENFORCEMENTS: tuple[Enforcement, ...] = get_args(Enforcement)
+
+WINDOWS: dict[Dimension, int] = {"rpm": MINUTE, "rpd": DAY, "tpm": MINUTE, "tpd": DAY, "images": MINUTE}
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """One published limit: so much of a dimension in a window."""
+
+    dimension: Dimension
+    limit: int
+    window_us: int
+
+
+def cap(dimension: Dimension, limit: int) -> Cap:
+    """The cap of a dimension over its usual window."""
+    return Cap(dimension, limit, WINDOWS[dimension])
+
+
+class Meter(Protocol):
+    """What has been taken under one cap."""
+
+    cap: Cap
+
+    def fits(self, cost: int, now: int) -> bool:
+        """Whether `cost` may be taken at `now`; changes nothing."""
+        ...
+
+    def take(self, cost: int, now: int) -> None:
+        """Takes `cost` without asking; more than the cap fills the meter and no more."""
+        ...
+
+    def used(self, now: int) -> int:
+        """What the messages and headers call used, a whole number."""
+        ...
+
+    def full_in(self, now: int) -> int:
+        """Microseconds until nothing is used any more."""
+        ...
+
+    def wait_ms(self, cost: int, now: int, /) -> int:
+        """The wait a refusal of `cost` tells, in whole milliseconds."""
+        ...
+
+
+class _Bucket:
+    """Refills continuously, holds as much as the limit, starts full: the service itself."""
+
+    __slots__ = ("cap", "full_at")
+
+    def __init__(self, cap: Cap) -> None:
+        self.cap = cap
+        self.full_at = 0
+
+    def _added(self, cost: int) -> int:
+        cap = self.cap
+        return (2 * cost * cap.window_us + cap.limit) // (2 * cap.limit)
+
+    def fits(self, cost: int, now: int) -> bool:
+        full_at = max(now, self.full_at)
+        return full_at + self._added(cost) - now <= self.cap.window_us
+
+    def take(self, cost: int, now: int) -> None:
+        full_at = (max(now, self.full_at)) + self._added(cost)
+        most = now + self.cap.window_us
+        self.full_at = min(most, full_at)
+
+    def used(self, now: int) -> int:
+        # The service rounds what is left down, so what is used goes up.
+        cap = self.cap
+        return -((now - self.full_at) * cap.limit // cap.window_us) if self.full_at > now else 0
+
+    def full_in(self, now: int) -> int:
+        return self.full_at - now if self.full_at > now else 0
+
+    def wait_ms(self, cost: int, now: int) -> int:
+        over = self.used(now) + cost - self.cap.limit
+        return max(over * self.cap.window_us // (self.cap.limit * 1000), 0)
+
+
+class _Quantised(_Bucket):
+    """The service's bucket with a second's share of it as a second bucket.
+
+    A request larger than a second's share passes when that second is untouched, and is paid off after it.
+    """
+
+    __slots__ = ("second_full_at",)
+
+    def __init__(self, cap: Cap) -> None:
+        super().__init__(cap)
+        self.second_full_at = 0
+
+    def fits(self, cost: int, now: int) -> bool:
+        if not super().fits(cost, now):
+            return False
+        return self.second_full_at <= now or self.second_full_at + self._added(cost) - now <= SECOND
+
+    def take(self, cost: int, now: int) -> None:
+        super().take(cost, now)
+        self.second_full_at = min(
+            max(self.second_full_at, now) + self._added(cost), now + max(SECOND, self._added(cost))
+        )
+
+    def wait_ms(self, cost: int, now: int) -> int:
+        if not super().fits(cost, now):
+            return super().wait_ms(cost, now)
+        ready_at = self.second_full_at - max(SECOND - self._added(cost), 0)
+        return -(-(ready_at - now) // 1000)
+
+
+class _Sliding:
+    """Sums what was taken in the window that ends now."""
+
+    __slots__ = ("cap", "log", "total")
+
+    def __init__(self, cap: Cap) -> None:
+        self.cap = cap
+        self.log: deque[tuple[int, int]] = deque()
+        self.total = 0
+
+    def _forget(self, now: int) -> None:
+        while self.log and self.log[0][0] <= now - self.cap.window_us:
+            self.total -= self.log.popleft()[1]
+
+    def fits(self, cost: int, now: int) -> bool:
+        return self.used(now) + cost <= self.cap.limit
+
+    def take(self, cost: int, now: int) -> None:
+        cost = min(cost, max(self.cap.limit - self.used(now), 0))
+        self.log.append((now, cost))
+        self.total += cost
+
+    def used(self, now: int) -> int:
+        self._forget(now)
+        return self.total
+
+    def full_in(self, now: int) -> int:
+        self._forget(now)
+        return self.log[-1][0] + self.cap.window_us - now if self.log else 0
+
+    def wait_ms(self, cost: int, now: int) -> int:
+        over = self.used(now) + cost - self.cap.limit
+        for taken_at, taken in self.log:
+            over -= taken
+            if over <= 0:
+                return -(-(taken_at + self.cap.window_us - now) // 1000)
+        return 0
+
+
+class _Fixed:
+    """Counts from zero again whenever a window of the server's clock begins."""
+
+    __slots__ = ("cap", "count", "window")
+
+    def __init__(self, cap: Cap) -> None:
+        self.cap = cap
+        self.window = 0
+        self.count = 0
+
+    def fits(self, cost: int, now: int) -> bool:
+        return self.used(now) + cost <= self.cap.limit
+
+    def take(self, cost: int, now: int) -> None:
+        self.count = min(self.used(now) + cost, max(self.cap.limit, self.count))
+
+    def used(self, now: int) -> int:
+        window = now // self.cap.window_us
+        if window != self.window:
+            self.window, self.count = window, 0
+        return self.count
+
+    def full_in(self, now: int) -> int:
+        return self.cap.window_us - now % self.cap.window_us if self.used(now) else 0
+
+    def wait_ms(self, _cost: int, now: int) -> int:
+        return -(-(self.cap.window_us - now % self.cap.window_us) // 1000)
+
+
+_KINDS: dict[Enforcement, Callable[[Cap], Meter]] = {
+    "bucket": _Bucket,
+    "sliding": _Sliding,
+    "fixed": _Fixed,
+    "quantised": _Quantised,
+}
+
+
+def meter(cap: Cap, enforce: Enforcement) -> Meter:
+    """A meter of the kind; only minutes are quantised."""
+    if enforce == "quantised" and cap.window_us != MINUTE:
+        return _Bucket(cap)
+    return _KINDS[enforce](cap)
+
+
+class Cost(NamedTuple):
+    """What one request takes from each dimension."""
+
+    tokens: int
+    images: int = 0
+    requests: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """Why a request was not admitted; `wait_ms` is None when waiting cannot help."""
+
+    cap: Cap
+    used: int
+    requested: int
+    wait_ms: int | None
+
+
+class Counter:
+    """All meters a request must pass: the organization's and, where one is set, the project's.
+
+    Meters are asked in the order RPM, RPD, TPM, TPD, images; the first that refuses is the one reported.
+    """
+
+    __slots__ = ("asked", "organization", "project", "shown")
+
+    def __init__(self, organization: Iterable[Meter], project: Iterable[Meter] = ()) -> None:
+        self.organization: dict[Dimension, Meter] = {each.cap.dimension: each for each in organization}
+        self.project: dict[Dimension, Meter] = {each.cap.dimension: each for each in project}
+        self.asked = self._ordered()
+        self.shown = self._shown()
+
+    def _ordered(self) -> list[tuple[Meter, int]]:
+        """The meters in the order they are asked, each with its place in a cost."""
+        tokens, images, requests = range(3)
+        places: dict[Dimension, int] = {
+            "rpm": requests,
+            "rpd": requests,
+            "tpm": tokens,
+            "tpd": tokens,
+            "images": images,
+        }
+        return [
+            (side[dimension], place)
+            for dimension, place in places.items()
+            for side in (self.organization, self.project)
+            if dimension in side
+        ]
+
+    def _shown(self) -> list[tuple[str, Meter]]:
+        """The meters that headers speak of, each by its name there: a day's hides the minute's."""
+        sides = (("", self.organization), ("project-", self.project))
+        pairs: tuple[tuple[str, Dimension, Dimension], ...] = (("requests", "rpd", "rpm"), ("tokens", "tpd", "tpm"))
+        found = [
+            (f"{side}{kind}", meters.get(day) or meters.get(minute))
+            for side, meters in sides
+            for kind, day, minute in pairs
+        ]
+        found.append(("input-images", self.organization.get("images")))
+        return [(kind, each) for kind, each in found if each is not None]
+
+    def admit(self, cost: tuple[int, int, int], now: int) -> Overrun | None:
+        """Takes the cost from every meter, or from none and says why."""
+        for each, place in self.asked:
+            amount = cost[place]
+            if amount and not each.fits(amount, now):
+                used, limit = each.used(now), each.cap.limit
+                wait_ms = each.wait_ms(amount, now) if amount <= limit else None
+                return Overrun(each.cap, min(used, limit), amount, wait_ms)
+        for each, place in self.asked:
+            if amount := cost[place]:
+                each.take(amount, now)
+        return None
+
+    def count_rejected(self, cost: tuple[int, int, int], now: int) -> None:
+        """Takes what a refused request would have, as far as the caps go."""
+        for each, place in self.asked:
+            each.take(cost[place], now)
+
+    def retune(self, caps: Iterable[Cap]) -> None:
+        """Puts other limits on the organization's meters; what is used keeps its place in the window."""
+        for each in caps:
+            if each.dimension in self.organization:
+                self.organization[each.dimension].cap = each
