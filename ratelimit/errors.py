@@ -126,6 +126,62 @@ class BadMockOption(RateLimitError):
         self.value = value
 
 
+class BadTable(RateLimitError):
+    """A file of limits says something that cannot be meant; nothing of it was used."""
+
+    exit_code = 2
+
+    def __init__(self, file: object, where: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{printable(f'{file}, {where}' if where else str(file))}: {problem}; {remedy}")
+        self.file = file
+        self.where = where
+
+
+class UnknownModel(RateLimitError):
+    """No table has limits for this model, so none can be kept."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, near: Sequence[str]) -> None:
+        meant = f"did you mean {' or '.join(printable(each) for each in near)}? If not, " if near else ""
+        super().__init__(
+            f'no table has limits for the model "{printable(model, 100)}"; {meant}give its limits in ratelimit.toml: '
+            f"[models.{_toml_key(model)}.tiers.tier-1] rpm = 500, tpm = 200_000, one to a line"
+        )
+        self.model = model
+        self.near = tuple(near)
+
+
+class UnknownTier(RateLimitError):
+    """There is no usage tier of this name."""
+
+    exit_code = 2
+
+    def __init__(self, tier: str, known: Sequence[str]) -> None:
+        super().__init__(f'there is no usage tier "{printable(tier, 100)}"; choose one of {", ".join(known)}')
+        self.tier = tier
+
+
+class ModelNotInTier(RateLimitError):
+    """This tier cannot use the model, or nobody knows what it allows."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, tier: str, able: Sequence[str], *, known: bool) -> None:
+        """`able` are the tiers with figures, the lowest first; `known` says that this tier is known to have none."""
+        problem = f"{model} cannot be used on {tier}" if known else f"nobody has said what {tier} allows for {model}"
+        lowest = (
+            f"the lowest tier {'that can' if known else 'with figures'} is {able[0]}: choose it, or" if able else ""
+        )
+        super().__init__(
+            f"{printable(problem)}; {lowest or 'no tier can:'} give this tier's limits in ratelimit.toml under "
+            f"[models.{_toml_key(model)}.tiers.{tier}]"
+        )
+        self.model = model
+        self.tier = tier
+        self.able = tuple(able)
+
+
 class RequestInvalid(BadRequest):
     """The body is not something that can be sent: not JSON, no model, or not of the kind asked for."""
 
@@ -207,3 +263,64 @@ def printable(text: str, most: int = 500) -> str:
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:most]
     )
     return f"{shown}..." if len(text) > most else shown
+
+
+class InputUnreadable(RateLimitError):
+    """The file of requests cannot be read."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, why: str) -> None:
+        shown = "standard input" if path == "-" else printable(path)
+        super().__init__(f"cannot read {shown}: {printable(why)}; name a file of requests, one JSON object a line")
+        self.path = path
+
+
+class OutputUnusable(RateLimitError):
+    """The output, or a file beside it, is not one a job can be continued in."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, why: str, remedy: str) -> None:
+        super().__init__(f"cannot use {printable(path)}: {printable(why)}; {remedy}")
+        self.path = path
+
+
+class OutputFailed(JobStopped):
+    """A result could not be written; the run ends, and continues from the last whole line."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            f"writing {printable(path)} failed: {printable(why)}; make room or choose another place, then run again: "
+            f"every line that was written is whole"
+        )
+        self.path = path
+
+
+class AlreadyRunning(RateLimitError):
+    """Another run is at work on the same files."""
+
+    exit_code = 2
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"another run is writing {printable(path)}; wait for it to end, or choose another output")
+        self.path = path
+
+
+class RequestsChanged(RateLimitError):
+    """The file holds other requests under ids that have been answered."""
+
+    exit_code = 2
+
+    def __init__(self, count: int, first: str, line: int) -> None:
+        super().__init__(
+            f"{count:,} requests have changed since they were sent, the first on line {line} ({printable(first)}); "
+            f"use --force to keep the answers there are, or choose another output"
+        )
+        self.count = count
+
+
+def _toml_key(name: str) -> str:
+    """A name as a key of TOML, in quotes where it needs them."""
+    bare = name and all(c.isascii() and (c.isalnum() or c in "-_") for c in name)
+    return name if bare else f'"{printable(name, 100)}"'

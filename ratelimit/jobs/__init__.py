@@ -1,0 +1,1 @@
+"""A file of requests in, one result per request out, whatever happens between."""

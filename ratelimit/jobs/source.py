@@ -1,0 +1,203 @@
+"""Reads the requests of a job, one a line, as a stream.
+
+A line is a Batch API request (`custom_id`, `method`, `url`, `body`) or a bare body. The body is never written anew: the
+bytes of the line are the bytes of the POST. A bare body gets an id from its content and its position, so the same file
+gives the same ids. A line that cannot be sent becomes a `Row` with a problem, never an exception: what to do about bad
+lines is for the job to decide, and its other lines are good.
+
+Lines end with a line feed and nothing else; what Unicode counts as a line separator may stand inside a string.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from ratelimit.errors import InputUnreadable, RequestInvalid, printable
+from ratelimit.limits.content import CHAT_PATH, endpoint_of
+from ratelimit.wire.messages import Request, request
+
+LONGEST_LINE = 32 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+_LONGEST_ID = 512
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line of the Batch API; all fields absent in a bare body."""
+
+    custom_id: str | None = None
+    method: str | None = None
+    url: str | None = None
+    body: msgspec.Raw | None = None
+
+
+_line = msgspec.json.Decoder(_Line)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: a request under an id, not yet looked into, or what is wrong with the line."""
+
+    number: int
+    id: str
+    path: str = CHAT_PATH
+    body: bytes = field(default=b"", repr=False)
+    problem: str | None = None
+
+    def request(self) -> Request:
+        """Return the request; raises `RequestInvalid` for what cannot be sent from a file."""
+        made = request(self.body, self.path, identifier=self.id)
+        if made.stream:
+            raise RequestInvalid("the body asks for a stream", 'a file has no place for one; remove "stream": true')
+        return made
+
+    @property
+    def key(self) -> int:
+        """A number that stands for the id."""
+        return digest(self.id.encode())
+
+    @property
+    def content(self) -> int:
+        """A number that changes when the request under this id does."""
+        return digest(b"\0".join((self.id.encode(), self.path.encode(), self.body)))
+
+
+def digest(data: bytes) -> int:
+    """Return 64 bits that stand for some bytes."""
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a job's requests come from; may be read any number of times, unless it is a pipe."""
+
+    path: str
+    model: str | None = None  # for lines that name none
+
+    @property
+    def rereadable(self) -> bool:
+        """Whether it can be read more than once."""
+        return self.path != "-" and Path(self.path).is_file()
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every line that is not blank."""
+        with _opened(self.path) as file:
+            number = 0
+            while line := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    length = len(line) + _skip_rest(file, line)
+                    yield Row(
+                        number, f"line-{number}", problem=f"the line has {length:,} bytes, more than {LONGEST_LINE:,}"
+                    )
+                    continue
+                if number == 1:
+                    line = line.removeprefix(_BOM)
+                line = line.strip(b"\r\n \t")
+                if line:
+                    yield self.row(number, line)
+
+    def row(self, number: int, line: bytes) -> Row:
+        """Return what one line says."""
+        identifier = f"line-{number}"
+        try:
+            outer = _decode(line)
+            if outer.body is None:
+                return Row(number, f"{identifier}-{digest(line):016x}", CHAT_PATH, self._with_model(line))
+            identifier = _checked_id(outer.custom_id)
+            return Row(number, identifier, _checked_path(outer), self._with_model(bytes(outer.body)))
+        except RequestInvalid as error:
+            return Row(number, identifier, problem=str(error))
+
+    def _with_model(self, body: bytes) -> bytes:
+        if self.model is None or b'"model"' in body or not body.startswith(b"{"):
+            return body
+        comma = b"" if body[1:].lstrip().startswith(b"}") else b","
+        return b'{"model":' + msgspec.json.encode(self.model) + comma + body[1:]
+
+
+def _decode(line: bytes) -> _Line:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise RequestInvalid(f"the line is not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
+    try:
+        return _line.decode(line)
+    except msgspec.ValidationError as error:
+        raise RequestInvalid(f"the line is not a request: {printable(str(error))}", _SHAPE) from None
+    except RecursionError:
+        raise RequestInvalid("the line is nested too deeply", "no request needs more than a few levels") from None
+    except msgspec.DecodeError as error:
+        raise RequestInvalid(f"the line is not JSON: {printable(str(error))}", _SHAPE) from None
+
+
+_SHAPE = 'a line is {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} or a bare body'
+
+
+def _checked_id(identifier: str | None) -> str:
+    if identifier is None or identifier == "":
+        raise RequestInvalid("the line has a body but no custom_id", "give each line an id of its own")
+    if len(identifier) > _LONGEST_ID:
+        raise RequestInvalid(f"the custom_id has {len(identifier):,} characters", f"at most {_LONGEST_ID} are allowed")
+    return identifier
+
+
+def _checked_path(line: _Line) -> str:
+    if (line.method or "POST").upper() != "POST":
+        raise RequestInvalid(f"the method is {printable(line.method or '')!r}", "requests are POSTed")
+    path = line.url or CHAT_PATH
+    if not path.startswith("/") or endpoint_of(path) == "other":
+        raise RequestInvalid(f"the url is {printable(path)!r}", f"it is a path such as {CHAT_PATH}")
+    return path
+
+
+def _skip_rest(file: IO[bytes], line: bytes) -> int:
+    """Read on to the end of a line that is too long to keep; return how much that was."""
+    skipped = 0
+    while line and not line.endswith(b"\n"):
+        line = file.readline(1024 * 1024)
+        skipped += len(line)
+    return skipped
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    try:
+        with _binary(path) as file:
+            yield file
+    except (OSError, EOFError) as error:
+        raise InputUnreadable(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
+
+
+@contextmanager
+def _binary(path: str) -> Iterator[IO[bytes]]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    suffix = Path(path).suffix
+    with Path(path).open("rb") as plain:
+        if suffix == ".gz":
+            with gzip.GzipFile(fileobj=plain) as unpacked:
+                yield io.BufferedReader(unpacked)
+        elif suffix in {".zst", ".zstd"}:
+            with _zstd(path, plain) as stream:
+                yield io.BufferedReader(stream)
+        else:
+            yield plain
+
+
+def _zstd(path: str, plain: IO[bytes]) -> Any:
+    try:
+        import zstandard  # noqa: PLC0415 - an extra, needed by few
+    except ImportError:
+        raise InputUnreadable(path, "reading zstd needs: pip install 'ratelimit-scheduler[zstd]'") from None
+    return zstandard.ZstdDecompressor().stream_reader(plain)
