@@ -1,7 +1,7 @@
 """A scripted service for the admission tests: four ways of counting, each in its own naive way.
 
-It shares no code with `ratelimit.limits`: a level that is topped up, a list of timestamps, a counter per window. Requests
-travel for a while, are judged on arrival, and answered later; headers say what the service's own state says.
+It shares no code with `ratelimit.limits`: a level that is topped up, a list of timestamps, a counter per window.
+Requests travel for a while, are judged on arrival, and answered later; headers say what the service's own state says.
 """
 
 from __future__ import annotations
@@ -10,14 +10,29 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from ratelimit.admission.scheduler import Scheduler
-from ratelimit.admission.turn import Turn
+from ratelimit.limits.bucket import Limit
 from ratelimit.limits.headers import Observed, Reading, Refusal
 
 Seconds = Callable[[], float]
+
+
+class Counter(Protocol):
+    """One limit of the service, and what has been counted against it."""
+
+    limit: float
+
+    def room(self, amount: float, now: float) -> bool: ...
+
+    def charge(self, amount: float, now: float) -> None: ...
+
+    def wait(self, amount: float, now: float) -> float: ...
+
+    def shown(self, now: float) -> tuple[float, float]: ...
 
 
 class Continuous:
@@ -120,22 +135,26 @@ class Quantised(Continuous):
         return self.second.wait(amount, now)
 
 
-KINDS = {"bucket": Continuous, "sliding": SlidingLog, "fixed": FixedWindow, "quantised": Quantised}
+KINDS: dict[str, Callable[[float, float], Counter]] = {
+    "bucket": Continuous,
+    "sliding": SlidingLog,
+    "fixed": FixedWindow,
+    "quantised": Quantised,
+}
 
 
 @dataclass
 class Service:
-    """The service: its limits by unit and window, and what it has seen."""
+    """The service: its limits by unit and window, and what it has seen of us and of a rival."""
 
     limits: dict[tuple[str, float], float]
     kind: str = "bucket"
-    charge: Callable[[float], float] = lambda tokens: tokens
     speaks: bool = True
     tells_wait: bool = True
-    admitted: list[tuple[float, float]] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
-    refused_by: list[tuple[str, float]] = field(default_factory=list)
     retry_after: float | None = None
+    admitted: list[tuple[float, float]] = field(default_factory=list)
+    refused: list[tuple[float, str, float]] = field(default_factory=list)
+    rival: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.counters = {
@@ -143,31 +162,47 @@ class Service:
             for (unit, window), limit in self.limits.items()
         }
 
+    @classmethod
+    def of(cls, limits: Iterable[Limit], **how: Any) -> Service:
+        """A service that enforces what a table of limits says."""
+        return cls({(limit.unit, limit.window): limit.amount for limit in limits}, **how)
+
     def judge(self, tokens: float, now: float) -> Observed | None:
         """Admit a request, or return what the refusal says."""
+        if (short := self._take(tokens, now)) is not None:
+            self.refused.append((now, *short))
+            return self._refusal(*short, tokens, now)
+        self.admitted.append((now, tokens))
+        return None
+
+    def judge_rival(self, tokens: float, now: float) -> None:
+        """Let somebody else try to take as much."""
+        if self._take(tokens, now) is None:
+            self.rival.append((now, tokens))
+
+    def _take(self, tokens: float, now: float) -> tuple[str, float] | None:
         amounts = {"requests": 1.0, "tokens": tokens}
         for (unit, window), counter in self.counters.items():
             if amounts[unit] and not counter.room(amounts[unit], now):
-                self.refused.append(now)
-                self.refused_by.append((unit, window))
-                return self._refusal(unit, window, amounts[unit], now)
+                return unit, window
         for (unit, _), counter in self.counters.items():
             counter.charge(amounts[unit], now)
-        self.admitted.append((now, tokens))
         return None
 
     def headers(self, now: float) -> Observed:
         if not self.speaks:
             return Observed()
         shown: dict[str, Reading] = {}
-        for (unit, window), counter in sorted(self.counters.items(), key=lambda entry: entry[0][1]):
+        for (unit, _), counter in sorted(self.counters.items(), key=lambda entry: entry[0][1]):
             remaining, reset = counter.shown(now)
             shown[unit] = Reading(unit, counter.limit, remaining, reset)  # the longest window is the one shown
         return Observed(readings=tuple(shown.values()))
 
-    def _refusal(self, unit: str, window: float, amount: float, now: float) -> Observed:
-        counter = self.counters[unit, window]
+    def _refusal(self, unit: str, window: float, tokens: float, now: float) -> Observed:
+        counter, amount = self.counters[unit, window], tokens if unit == "tokens" else 1.0
         wait = math.floor(max(counter.wait(amount, now), 0) * 1000) / 1000
+        if not self.speaks:
+            return Observed(retry_after=wait if self.tells_wait else None)
         remaining, _ = counter.shown(now)
         refusal = Refusal(
             kind="reached",
@@ -180,17 +215,23 @@ class Service:
             model="m",
             bucket=None,
         )
-        if not self.speaks:
-            return Observed(retry_after=wait if self.tells_wait else None)
         return Observed(
             readings=self.headers(now).readings,
             retry_after=self.retry_after or max(1, math.ceil(wait)),
             refusal=refusal,
         )
 
-    def admitted_between(self, start: float, end: float) -> tuple[int, float]:
-        inside = [tokens for at, tokens in self.admitted if start <= at < end]
-        return len(inside), sum(inside)
+    def count(self, start: float, end: float) -> int:
+        """Requests of ours admitted in a stretch of time."""
+        return sum(start <= at < end for at, _ in self.admitted)
+
+    def tokens(self, start: float, end: float) -> float:
+        """Tokens of ours admitted in a stretch of time, as the service charged them."""
+        return sum(tokens for at, tokens in self.admitted if start <= at < end)
+
+    def refusals(self, start: float = 0.0, end: float = math.inf) -> int:
+        """Refusals of ours in a stretch of time."""
+        return sum(start <= at < end for at, *_ in self.refused)
 
 
 @dataclass
@@ -211,21 +252,29 @@ class Network:
         return cls(lambda: one_way, lambda: reply)
 
 
-async def send(
-    scheduler: Scheduler, service: Service, network: Network, tokens: float = 0, *, estimate: float | None = None
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request: what we believe it costs, and what the service will charge."""
+
+    estimate: float = 0.0
+    charged: float = 0.0
+
+
+def of_tokens(tokens: float, *, over: float = 1.0) -> Ask:
+    """A request of so many tokens, over-estimated by a factor."""
+    return Ask(tokens * over, tokens)
+
+
+async def send(scheduler: Scheduler, service: Service, network: Network, ask: Ask) -> None:
     """One request until it is answered, as a client would send it."""
     loop = asyncio.get_running_loop()
-    cost = tokens if estimate is None else estimate
-    turn: Turn | None = None
+    arrival = scheduler.arrive()
     while True:
-        turn = scheduler.reserve("m", tokens=cost, arrival=turn.arrival if turn else None)
-        async with turn:
+        async with scheduler.reserve("m", tokens=ask.estimate, arrival=arrival) as turn:
             await asyncio.sleep(network.one_way())
-            charged = service.charge(tokens)
-            refusal = service.judge(charged, loop.time())
-            headers = service.headers(loop.time())
+            refusal = service.judge(ask.charged, loop.time())
             if refusal is None:
+                headers = service.headers(loop.time())
                 await asyncio.sleep(network.reply())
                 turn.observe(headers)
                 turn.used()
@@ -240,21 +289,41 @@ async def flood(
     network: Network,
     until: float,
     *,
-    tokens: Callable[[], float] = lambda: 0,
-    estimate: Callable[[float], float] = lambda tokens: tokens,
-    backlog: int = 50,
+    asks: Callable[[], Ask] = Ask,
+    backlog: int = 200,
+    every: float = 0.25,
 ) -> None:
     """Keep so many waiting in the queue until the clock says `until`."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
     while loop.time() < until:
         waiting = sum(lane.waiting for lane in scheduler.snapshot())
-        for _ in range(backlog - waiting if tasks else backlog):
-            size = tokens()
-            task = asyncio.create_task(send(scheduler, service, network, size, estimate=estimate(size)))
+        for _ in range(backlog - waiting):
+            task = asyncio.create_task(send(scheduler, service, network, asks()))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-        await asyncio.sleep(min(0.25, until - loop.time()))
+        await asyncio.sleep(min(every, until - loop.time()))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def rival_steadily(service: Service, ask: float, pause: float, until: float) -> None:
+    """Somebody else on the key who sends at even distances."""
+    loop = asyncio.get_running_loop()
+    while loop.time() < until:
+        service.judge_rival(ask, loop.time())
+        await asyncio.sleep(pause)
+
+
+async def rival_in_bursts(
+    service: Service, ask: float, pause: float, until: float, *, every: float = 30.0, spread: float = 3.0
+) -> None:
+    """Somebody else on the key who sends the same in bursts: what is due every 30 s within 3 s."""
+    loop = asyncio.get_running_loop()
+    many = round(every / pause)
+    while loop.time() < until:
+        for _ in range(many):
+            service.judge_rival(ask, loop.time())
+            await asyncio.sleep(spread / many)
+        await asyncio.sleep(every - spread)

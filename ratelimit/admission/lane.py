@@ -6,7 +6,8 @@ passed for ever. A ticket takes its concurrency slot together with the quota, ne
 
 The dispatcher lives as long as somebody waits. It sleeps until the instant the ledger has named, or until something
 changes; there is nothing else in the lane that waits, except for the pacing between a grant and the next. Where nobody
-waits and nothing is in the way, a request is let through on the spot.
+waits and nothing is in the way, a request is let through on the spot. Until the first answer of all has come, the lane
+goes slowly: what its buckets really hold may be a surprise.
 
 Who gives up leaves its ticket behind, to be thrown away when it reaches the top, or when most tickets are such.
 """
@@ -78,6 +79,7 @@ class Lane:
         self._scout: Hold | None = None
         self._scouting_until = 0.0
         self._patience = patience
+        self._answered = False
         self._pacer = Pacer(pace)
 
     async def admit(self, cost: Cost, *, priority: float, arrival: int, wait_at_most: float | None = None) -> Hold:
@@ -89,10 +91,11 @@ class Lane:
         now = self._loop.time()
         if self._observer:
             self._tell(Queued(self.name, now, self.waiting + 1))
-        if (hold := self._at_once(cost, now)) is not None:
-            await self._pacer.wait()  # does not: it said so
-            self._sent(hold, now)
-            return hold
+        if self._is_free(cost, now):
+            await self._pacer.wait()  # does not suspend: it was ready
+            if (hold := self.ledger.reserve_at_once(cost)) is not None:
+                self._sent(hold, now)
+                return hold
         ticket = Ticket(cost, priority, arrival, self._loop.create_future(), now)
         self._join(ticket)
         alarm = None if wait_at_most is None else self._loop.call_later(wait_at_most, self._give_up, ticket)
@@ -114,12 +117,15 @@ class Lane:
         self.in_flight -= 1
         if hold is self._scout and how != "unknown":
             self._scout = None
+        if how in {"used", "refused"}:
+            self._answer()
         if self._observer:
             self._tell(Settled(self.name, self._loop.time(), how, actual.get("tokens", 0)))
         self._changed.set()
 
     def observe(self, hold: Hold, observed: Observed) -> None:
         """Learn from a reply."""
+        self._answer()
         if hold is self._scout:
             self._scout = None
         self._report(self.ledger.observe(hold, observed))
@@ -151,6 +157,11 @@ class Lane:
                 for change in changes:
                     self._tell(Changed(self.name, now, change))
 
+    def _answer(self) -> None:
+        if not self._answered:
+            self._answered = True
+            self._scout = None
+
     def _tell(self, event: Event) -> None:
         if self._observer:
             try:
@@ -158,15 +169,14 @@ class Lane:
             except Exception as error:  # noqa: BLE001 - whatever an onlooker stumbles over, the lane goes on
                 self._loop.call_exception_handler({"message": f"observer of lane {self.name}", "exception": error})
 
-    def _at_once(self, cost: Cost, now: float) -> Hold | None:
-        """Take quota and slot if nobody waits and nothing is in the way."""
-        if self._dispatcher is not None or self.in_flight >= self.concurrency or self._is_scouting(now):
-            return None
-        if not self._pacer.ready(self.ledger.quota, cost, now):
-            return None
-        if (hold := self.ledger.reserve_at_once(cost)) is not None:
-            self.in_flight += 1
-        return hold
+    def _is_free(self, cost: Cost, now: float) -> bool:
+        """Whether nobody waits and nothing but the quota can be in the way."""
+        return (
+            self._dispatcher is None
+            and self.in_flight < self.concurrency
+            and not self._is_scouting(now)
+            and self._pacer.ready(self.ledger.quota, cost, now)
+        )
 
     def _is_scouting(self, now: float) -> bool:
         return self._scout is not None and now < self._scouting_until
@@ -203,6 +213,9 @@ class Lane:
                     await self._until(None, "concurrency")
                 elif self._is_scouting(self._loop.time()):
                     await self._until(self._scouting_until, "first reply")
+                elif not self._pacer.ready(self.ledger.quota, ticket.cost, self._loop.time()):
+                    self.waiting_for, self.waiting_until = "pace", None
+                    await self._pacer.wait()
                 else:
                     await self._serve(ticket)
         except Exception as error:  # noqa: BLE001 - nobody may wait for a dispatcher that is no more
@@ -213,6 +226,7 @@ class Lane:
 
     async def _serve(self, ticket: Ticket) -> None:
         """Grant the head its turn, or sleep until it may be asked for again."""
+        await self._pacer.wait()  # does not suspend: it was ready
         try:
             answer = await self.ledger.reserve(ticket.cost)
         except RateLimitError as never:  # a limit has fallen below what this one needs; the next may still fit
@@ -222,31 +236,30 @@ class Lane:
                 ticket.future.set_exception(never)
             return
         if isinstance(answer, Hold):
-            await self._grant(ticket, answer)
+            self._grant(ticket, answer)
         else:
             bucket = self.ledger.quota.binding(ticket.cost)
             await self._until(answer, bucket.limit.name if bucket else "quota")
 
-    async def _grant(self, ticket: Ticket, hold: Hold) -> None:
-        self.in_flight += 1
-        if not self._pacer.ready(self.ledger.quota, ticket.cost, self._loop.time()):
-            self.waiting_for, self.waiting_until = "pace", None
-        await self._pacer.wait()
+    def _grant(self, ticket: Ticket, hold: Hold) -> None:
         self.waiting_for = self.waiting_until = None
         self._head = None
-        if ticket.future.done():
-            self.end(hold, UNSENT, "unsent")
+        if ticket.future.done():  # it gave up while a ledger elsewhere was asked
+            self.ledger.settle(hold, UNSENT, "unsent")
             return
         self.waiting -= 1
         ticket.future.set_result(hold)
         self._sent(hold, ticket.queued_at)
 
     def _sent(self, hold: Hold, queued_at: float) -> None:
+        self.in_flight += 1
+        self._pacer.spend(hold.cost)
+        now = self._loop.time()
         if self.ledger.sent(hold):
-            self._scout = hold
-            self._scouting_until = self._loop.time() + self._patience
+            self._scout, self._scouting_until = hold, now + self._patience
+        elif not self._answered:  # nobody knows how full the buckets really are
+            self._scout, self._scouting_until = hold, now + self._pacer.gap(self.ledger.quota, hold.cost)
         if self._observer:
-            now = self._loop.time()
             self._tell(Granted(self.name, now, now - queued_at, hold.cost.get("tokens", 0)))
 
     async def _until(self, moment: float | None, reason: str) -> None:

@@ -5,11 +5,11 @@ be using the key, all that are on the way when the bucket runs dry are refused t
 next stands a limiter. It lets a full lane open at `pace` times its sustained rate, and slows as the bucket empties,
 down to just above the sustained rate; it never decides *whether* a request may go, only that not all go at once.
 
-A real clock wakes a millisecond late, and more on a busy machine. So the limiter lets a few leave together, as many as
-are due in a few milliseconds: spaced one by one, fast lanes would lose every one of those milliseconds.
+A real clock wakes a millisecond late, and more on a busy machine. So it lets a volley leave together, as many as are
+due in a few milliseconds: spaced one by one, fast lanes would lose every one of those milliseconds.
 
 aiolimiter does this and no more: it knows one limit, gives nothing back, and lets a small amount pass a large one, so
-it is asked for one at a time, by the dispatcher or by a caller whom nobody is ahead of.
+it is asked for one volley at a time, by the dispatcher or by a caller whom nobody is ahead of.
 """
 
 from __future__ import annotations
@@ -37,38 +37,54 @@ class Pacer:
         self._usual: dict[str, float] = {}
         self._rate = 0.0
         self._limiter: AsyncLimiter | None = None
+        self._volley = 1
+        self._left = 0  # of the volley that may leave now
         self._fresh_until = -1.0
 
     def ready(self, quota: Quota, cost: Cost, now: float) -> bool:
-        """Take note of a request that may soon leave; return whether it may at once, so that `wait` would not."""
+        """Return whether a request may leave now as far as pacing goes, so that `wait` would not."""
+        if now >= self._fresh_until:
+            self._fresh_until = now + _FRESH
+            rate = self._sustained(quota, cost) * self._times(quota, now)
+            if rate > self._rate * _NEAR or rate * _NEAR < self._rate:
+                self._rate = rate
+                self._volley, self._left = max(ceil(rate * _VOLLEY), 1), 0
+                self._limiter = AsyncLimiter(self._volley, self._volley / rate) if rate else None
+        return self._limiter is None or self._left > 0 or self._limiter.has_capacity(self._volley)
+
+    async def wait(self) -> None:
+        """Wait until a request may leave; it need not."""
+        if self._limiter is not None and not self._left:
+            await self._limiter.acquire(self._volley)
+            self._left = self._volley
+
+    def spend(self, cost: Cost) -> None:
+        """Count a request that leaves, after `wait`."""
+        self._left -= 1
         usual = self._usual
         for unit, amount in cost.items():
             known = usual.get(unit, amount)
             usual[unit] = known + (amount - known) / _MEMORY
-        if now >= self._fresh_until:
-            self._fresh_until = now + _FRESH
-            rate = self._wanted(quota, now)
-            if rate > self._rate * _NEAR or rate * _NEAR < self._rate:
-                self._rate = rate
-                volley = max(ceil(rate * _VOLLEY), 1)
-                self._limiter = AsyncLimiter(volley, volley / rate) if rate else None
-        return self._limiter is None or self._limiter.has_capacity()
 
-    async def wait(self) -> None:
-        """Wait until the request that was just noted may leave."""
-        if self._limiter is not None:
-            await self._limiter.acquire()
+    def gap(self, quota: Quota, cost: Cost) -> float:
+        """Return the seconds between two requests of a lane that goes as slowly as it may."""
+        rate = self._sustained(quota, cost)
+        return 1 / (rate * _LEAST) if rate else 0.0
 
-    def _wanted(self, quota: Quota, now: float) -> float:
-        """Return requests per second; zero for no pacing."""
+    def _sustained(self, quota: Quota, cost: Cost) -> float:
+        """Return how many usual requests per second the limits sustain; zero for no limit that needs pacing."""
         slowest = 0.0
-        fullness = 1.0
         for bucket in quota.buckets:
-            usual = self._usual.get(bucket.limit.unit, 0)
+            unit = bucket.limit.unit
+            usual = self._usual.get(unit, 0) or cost.get(unit, 0)
             if usual and bucket.limit.window <= MINUTE:
                 if bucket.burst < bucket.limit.rate:
                     return 0.0  # a lane that saves nothing up is spaced by its bucket; more would lose its time
-                fullness = min(fullness, bucket.level(now) / bucket.ceiling if bucket.ceiling else 0)
                 rate = 1 / (bucket.interval * usual)
                 slowest = min(slowest, rate) if slowest else rate
-        return slowest * max(_LEAST, next((self._pace * part for least, part in _BANDS if fullness > least), _LEAST))
+        return slowest
+
+    def _times(self, quota: Quota, now: float) -> float:
+        """Return how many times its sustained rate a lane may go, by the emptiest of its buckets."""
+        fullness = min((b.level(now) / b.ceiling if b.ceiling else 0 for b in quota.buckets), default=1.0)
+        return max(_LEAST, next((self._pace * part for least, part in _BANDS if fullness > least), _LEAST))
