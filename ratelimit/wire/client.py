@@ -43,34 +43,34 @@ class Client:
     """Sends requests to one endpoint with one key."""
 
     def __init__(self, sender: Sender, transport: Transport, *, concurrency: int) -> None:
-        self._sender = sender
-        self._transport = transport
+        self.sender = sender
+        self.transport = transport
         self._concurrency = concurrency
 
     async def __aenter__(self) -> Self:
-        await self._transport.__aenter__()
+        await self.transport.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._transport.__aexit__(kind, error, trace)
+        await self.transport.__aexit__(kind, error, trace)
 
     @property
     def count(self) -> Count:
         """What has been sent, and what came of it."""
-        return self._sender.count
+        return self.sender.count
 
     def snapshot(self) -> tuple[LaneStatus, ...]:
         """Return how every lane stands, and why it waits."""
-        return self._sender.gate.scheduler.snapshot()
+        return self.sender.gate.scheduler.snapshot()
 
     async def send(
         self, body: Body, path: str = CHAT_PATH, *, priority: float = 0, deadline: float | None = None
     ) -> Reply:
         """Send one request and return its reply; raises what no waiting and no retry could cure."""
         asked = body if isinstance(body, Request) else request(body, path)
-        return await self._sender.send(asked, lambda: self._transport.post(asked), priority=priority, deadline=deadline)
+        return await self.sender.send(asked, lambda: self.transport.post(asked), priority=priority, deadline=deadline)
 
     async def chat(self, model: str, prompt: str, *, system: str | None = None, **options: Any) -> Reply:
         """Ask one question; `reply.text` is the answer."""
@@ -91,7 +91,7 @@ class Client:
     ) -> AsyncIterator[Stream]:
         """Send one request that streams; iterate over the context's value for the bytes as they come."""
         asked = body if isinstance(body, Request) else request(body, path)
-        async with begin(self._sender, self._transport, asked, priority=priority, deadline=deadline) as stream:
+        async with begin(self.sender, self.transport, asked, priority=priority, deadline=deadline) as stream:
             yield stream
 
     async def map(
@@ -126,4 +126,4 @@ class Client:
             return Result(index, asked, error=error)
 
     def __repr__(self) -> str:
-        return f"<Client {self._sender.gate.scheduler!r}>"
+        return f"<Client {self.sender.gate.scheduler!r}>"
