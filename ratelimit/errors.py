@@ -182,6 +182,16 @@ class ModelNotInTier(RateLimitError):
         self.able = tuple(able)
 
 
+class BadSettings(RateLimitError):
+    """A setting has a value that cannot be, or a name that nobody knows; nothing was started."""
+
+    exit_code = 2
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{printable(where)} {problem}: {remedy}")
+        self.where = where
+
+
 class RequestInvalid(BadRequest):
     """The body is not something that can be sent: not JSON, no model, or not of the kind asked for."""
 
@@ -324,3 +334,15 @@ def _toml_key(name: str) -> str:
     """A name as a key of TOML, in quotes where it needs them."""
     bare = name and all(c.isascii() and (c.isalnum() or c in "-_") for c in name)
     return name if bare else f'"{printable(name, 100)}"'
+
+
+class NoKey(RateLimitError):
+    """No API key was found, and the service will not answer without one."""
+
+    exit_code = 2
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"{host} wants an API key and none was found; set OPENAI_API_KEY, or --base-url to a server of yours"
+        )
+        self.host = host
