@@ -88,6 +88,11 @@ class Source:
         """Whether it can be read more than once."""
         return self.path != "-" and Path(self.path).is_file()
 
+    def state(self) -> tuple[int, int]:
+        """Return size and time of the last change, to tell whether it is still the same."""
+        state = Path(self.path).stat()
+        return state.st_size, state.st_mtime_ns
+
     def rows(self) -> Iterator[Row]:
         """Yield every line that is not blank."""
         with _opened(self.path) as file:

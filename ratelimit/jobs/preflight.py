@@ -1,0 +1,99 @@
+"""Looks through the whole input before anything is sent: bad lines, ids that stand twice, requests that cannot pass.
+
+All of it is reported together, with line numbers. Ids are compared as 64-bit digests; where two are equal, a second
+pass tells whether the ids are.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from ratelimit.errors import RateLimitError, RequestsChanged, printable
+from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.source import Row, Source
+
+Check = Callable[[Row], str]
+"""Returns the lane a row's request belongs to; raises for one that can never pass."""
+
+_SHOWN = 20
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the pass has found."""
+
+    rows: int = 0
+    done: int = 0
+    lanes: dict[str, int] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)  # by line
+
+    def report(self) -> str:
+        """Return the problems, a line each."""
+        shown = [f"line {number}: {text}" for number, text in sorted(self.problems.items())[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            shown.append(f"and {len(self.problems) - _SHOWN:,} more")
+        return "\n".join(shown)
+
+
+class InputRefused(RateLimitError):
+    """The input has lines that cannot be sent; nothing was."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, findings: Findings) -> None:
+        count = len(findings.problems)
+        super().__init__(
+            f"{count:,} of {findings.rows:,} lines of {printable(path)} cannot be sent, and nothing was; mend them, or "
+            f"use --skip-bad to have them in the errors file and send the others\n{findings.report()}"
+        )
+        self.findings = findings
+
+
+def preflight(source: Source, check: Check, journal: Journal | None, *, force: bool = False) -> Iterator[Findings]:
+    """Look through the input, yielding what was found so far every few thousand lines, and at the end."""
+    found, keys, changed = Findings(), array("Q"), 0
+    first_changed: Row | None = None
+    for row in source.rows():
+        found.rows += 1
+        keys.append(row.key)
+        if found.rows % 5000 == 0:
+            yield found
+        if journal and journal.is_done(row):
+            found.done += 1
+            if journal.has_changed(row):
+                changed += 1
+                first_changed = first_changed or row
+            continue
+        try:
+            if row.problem:
+                found.problems[row.number] = row.problem
+            else:
+                lane = check(row)
+                found.lanes[lane] = found.lanes.get(lane, 0) + 1
+        except RateLimitError as error:
+            found.problems[row.number] = str(error)
+    if first_changed and not force:
+        raise RequestsChanged(changed, first_changed.id, first_changed.number)
+    _note_twins(source, keys, found)
+    yield found
+
+
+def _note_twins(source: Source, keys: array[int], found: Findings) -> None:
+    ordered = sorted(keys)
+    twins = {key for key, following in pairwise(ordered) if key == following}
+    if not twins:
+        return
+    first: dict[str, int] = {}
+    for row in source.rows():
+        if row.key not in twins:
+            continue
+        if row.id in first:
+            found.problems.setdefault(
+                row.number,
+                f"the custom_id {printable(row.id, 80)} stands on line {first[row.id]} already; each is its own",
+            )
+        else:
+            first[row.id] = row.number

@@ -1,0 +1,53 @@
+"""The lines a job writes: those of the Batch API's output and error files, so that whatever reads those reads ours."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ratelimit.errors import RateLimitError, RequestFailed
+from ratelimit.jobs.source import Row
+from ratelimit.wire.messages import Reply
+
+
+class _Response(msgspec.Struct, frozen=True):
+    status_code: int
+    request_id: str | None
+    body: msgspec.Raw
+
+
+class _Record(msgspec.Struct, frozen=True):
+    id: str
+    custom_id: str
+    response: _Response | None
+    error: dict[str, str] | None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def answered(row: Row, reply: Reply) -> bytes:
+    """Return the line for an answer; its body is the reply's own, on one line."""
+    body = msgspec.json.format(reply.body, indent=-1) if b"\n" in reply.body else reply.body
+    response = _Response(reply.status, reply.request_id, msgspec.Raw(body))
+    return _encode(_Record(_name(row), row.id, response, None))
+
+
+def gave_up(row: Row, error: RateLimitError) -> bytes:
+    """Return the line for a request that will not succeed."""
+    if isinstance(error, RequestFailed):
+        trouble = {"message": error.message, "type": None, "param": None, "code": error.code}
+        response = _Response(error.status, error.request_id, msgspec.Raw(_encode({"error": trouble})))
+        return _encode(_Record(_name(row), row.id, response, None))
+    return _encode(_Record(_name(row), row.id, None, {"code": code_of(error), "message": str(error)}))
+
+
+def code_of(error: RateLimitError) -> str:
+    """Return a short name for a kind of error, as the service forms its own."""
+    if isinstance(error, RequestFailed):
+        return error.code or str(error.status)
+    name = type(error).__name__
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+def _name(row: Row) -> str:
+    return f"batch_req_{row.content:016x}"

@@ -1,0 +1,125 @@
+"""What a run has done so far: counts, tokens, cost, and how it went over time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ratelimit.jobs.preflight import Findings
+from ratelimit.limits.tiers import Table
+from ratelimit.wire.messages import Reply
+
+_MILLION = 1_000_000
+_POINTS = 600  # of the series kept: when there are more, every two become one
+
+
+@dataclass(slots=True)
+class Point:
+    """One stretch of the run."""
+
+    start: float
+    sent: int = 0
+    answered: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    latency: float = 0.0  # summed over the answered
+
+
+class Tally:
+    """Counts what happens; asked for numbers by progress and summary."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.looked_at = 0
+        self.total: int | None = None
+        self.done_before = 0
+        self.attempts = 0
+        self.answers = 0
+        self.failures: Counter[str] = Counter()
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost = 0.0
+        self.unpriced = 0
+        self.started_at = 0.0
+        self.ended_at: float | None = None
+        self.points: list[Point] = []
+        self.stretch = 1.0  # seconds per point
+
+    @property
+    def failed(self) -> int:
+        """How many requests will not succeed."""
+        return sum(self.failures.values())
+
+    @property
+    def left(self) -> int | None:
+        """How many are still to be answered, if the input was looked through."""
+        return None if self.total is None else max(self.total - self.done_before - self.answers - self.failed, 0)
+
+    def start(self, found: Findings, now: float) -> None:
+        """Begin with what the input holds."""
+        self.total = found.rows or None
+        self.done_before = found.done
+        self.started_at = now
+
+    def end(self, now: float) -> None:
+        """End the run."""
+        self.ended_at = now
+
+    def sent(self, now: float) -> None:
+        """Count one attempt."""
+        self.attempts += 1
+        self._point(now).sent += 1
+
+    def answered(self, model: str, reply: Reply, began: float, now: float) -> None:
+        """Count one answer."""
+        self.answers += 1
+        point = self._point(now)
+        point.answered += 1
+        point.latency += now - began
+        envelope = reply.envelope()
+        usage = envelope[1] if envelope else None
+        if usage is None:
+            return
+        self.input_tokens += usage.input
+        self.output_tokens += usage.output
+        point.input_tokens += usage.input
+        point.output_tokens += usage.output
+        prices = self._table.find(model).prices
+        if prices is None:
+            self.unpriced += 1
+        else:
+            self.cost += (usage.input * prices.input + usage.output * prices.output) / _MILLION
+
+    def gave_up(self, code: str) -> None:
+        """Count one request that will not succeed."""
+        self.failures[code] += 1
+
+    def cost_if_all_land(self, in_flight: int) -> float:
+        """Return the cost so far, and that of so many more of the usual kind."""
+        return self.cost + (self.cost / self.answers * in_flight if self.answers else 0.0)
+
+    def _point(self, now: float) -> Point:
+        place = int((now - self.started_at) / self.stretch)
+        if place >= _POINTS:
+            self._coarsen()
+            return self._point(now)
+        while len(self.points) <= place:
+            self.points.append(Point(len(self.points) * self.stretch))
+        return self.points[place]
+
+    def _coarsen(self) -> None:
+        self.stretch *= 2
+        pairs = zip(self.points[::2], [*self.points[1::2], Point(0)], strict=False)
+        self.points = [
+            Point(
+                one.start,
+                one.sent + two.sent,
+                one.answered + two.answered,
+                one.failed + two.failed,
+                one.input_tokens + two.input_tokens,
+                one.output_tokens + two.output_tokens,
+                one.latency + two.latency,
+            )
+            for one, two in pairs
+        ]
