@@ -256,7 +256,8 @@ class Lane:
         self._pacer.spend(hold.cost)
         now = self._loop.time()
         if self.ledger.sent(hold):
-            self._scout, self._scouting_until = hold, now + self._patience
+            # A line is only crossed while the buckets fill, so that waiting longer there costs nothing.
+            self._scout, self._scouting_until = hold, now + self._patience * (2 if self._answered else 1)
         elif not self._answered:  # nobody knows how full the buckets really are
             self._scout, self._scouting_until = hold, now + self._pacer.gap(self.ledger.quota, hold.cost)
         if self._observer:
