@@ -56,7 +56,7 @@ class Limit:
     @property
     def name(self) -> str:
         """What people call it: RPM, TPM, RPD."""
-        known = _NAMES.get((self.unit, self.window)) or f"{self.unit} per {self.window:g} s"
+        known = _NAMES.get((self.unit, self.window)) or f"{self.unit} per {float(self.window):g} s"
         return f"{self.scope} {known}" if self.scope else known
 
     @property
@@ -65,21 +65,33 @@ class Limit:
         return self.amount / self.window
 
     def __str__(self) -> str:
-        return f"{self.amount:,.10g} {self.name}"
+        return f"{float(self.amount):,.10g} {self.name}"
 
 
 class Bucket:
     """A token bucket kept as one number: the time at which it will be full again."""
 
-    __slots__ = ("_burst", "_reserve", "_share", "closed_until", "corrected", "depth", "full_at", "interval", "limit")
+    __slots__ = (
+        "_burst",
+        "_reserve",
+        "_share",
+        "closed_until",
+        "corrected",
+        "depth",
+        "full_at",
+        "interval",
+        "limit",
+        "returned",
+    )
 
     def __init__(self, limit: Limit, now: float, *, reserve: float = 0) -> None:
         self.limit = limit
         self.full_at = now
         self.closed_until = now  # a cooldown; nothing is lost by it, the bucket fills meanwhile
         self.corrected: float = 0  # the sum of all drift ever applied, in units
+        self.returned: float = 0  # the sum of all that settling ever gave back
         self._share: float = 1
-        self._burst: float = limit.amount
+        self._burst: float = math.inf
         self._reserve = reserve
         self._fit()
 
@@ -106,7 +118,7 @@ class Bucket:
     @property
     def burst(self) -> float:
         """The most that goes at once, whatever has been saved up."""
-        return self._burst
+        return min(self._burst, self.limit.amount)
 
     def ready_at(self, amount: float) -> float:
         """Return the first moment at which `amount` may be taken."""
@@ -153,8 +165,6 @@ class Bucket:
         """Change what the bucket is; what is missing from it stays missing."""
         missing = self.missing(now)
         if limit is not None:
-            if self._burst >= self.limit.amount:
-                self._burst = limit.amount
             self.limit = limit
         if share is not None:
             self._share = share

@@ -11,7 +11,8 @@ after may have been; so a reply proves an interval, not a number, and a bucket m
     server's missing - sent within `slack` after   >  ours   somebody took it, or we were charged more: take it
 
 Each is a proof as long as requests are under way for times that differ by less than `slack`. Only the reply to the
-newest request heard of so far speaks; the others are superseded.
+newest request heard of so far speaks; the others are superseded. And no more is given back than what has been missing
+ever since: a bucket that filled up meanwhile, here, was full there just as long, and what came after it was charged.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def match(quota: Quota, reading: Reading, now: float) -> tuple[Bucket | None, li
     window = reading.window or reading.implied_window() or (known[0].limit.window if len(known) == 1 else None)
     if window is None or reading.unit not in {"requests", "tokens"}:
         return None, []
-    if not (bucket := next((b for b in known if b.limit.window == window), None)):
+    # A cap of the user's own beside the published one is not what the server speaks of.
+    if not (bucket := next((b for b in sorted(known, key=_is_own) if b.limit.window == window), None)):
         limit = Limit(reading.unit, reading.limit, window, scope)
         return quota.add(limit, now), [Change("added", limit.name, 0, reading.limit)]
     before = bucket.limit
@@ -60,6 +62,10 @@ def match(quota: Quota, reading: Reading, now: float) -> tuple[Bucket | None, li
     return bucket, [Change("retuned", before.name, before.amount, reading.limit)]
 
 
+def _is_own(bucket: Bucket) -> bool:
+    return bucket.limit.own
+
+
 def missing(reading: Reading, limit: Limit) -> float | None:
     """Return how much the server says is missing from its bucket: the most that the reading allows."""
     floored = None if reading.remaining is None else max(limit.amount - reading.remaining, 0)
@@ -69,15 +75,16 @@ def missing(reading: Reading, limit: Limit) -> float | None:
     return timed if floored is None else min(floored, timed)
 
 
-def refused_missing(observed: Observed, reading: Reading | None, bucket: Bucket, amount: float) -> float | None:
-    """Return what is missing on a server that has refused `amount`: from its message, headers or wait."""
+def refused_missing(observed: Observed, reading: Reading | None, bucket: Bucket) -> float | None:
+    """Return what is missing on a server that has refused a request: from its message, wait or headers."""
     if (refusal := observed.refusal) and refusal.wait is not None:
-        # The wait is printed to the millisecond, the counters are whole numbers: it is the finer of the two.
-        return max(bucket.limit.amount - amount + refusal.wait * bucket.limit.rate, 0)
+        # The wait is printed to the millisecond, the counters are whole numbers: it is the finer of the two. What the
+        # server meant to charge is in the message too, and need not be what was estimated.
+        return max(bucket.limit.amount - refusal.requested + refusal.wait * bucket.limit.rate, 0)
     return missing(reading, bucket.limit) if reading is not None else None
 
 
-def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, *, refused: bool = False) -> float:
+def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, now: float, *, refused: bool = False) -> float:
     """Return by how much the bucket is proven wrong: above zero it was too full, below too empty, zero fits."""
     mark = hold.marks.get(bucket)
     if mark is None or hold.sent_at is None or hold.number < quota.heard.get(bucket, 0):
@@ -89,7 +96,7 @@ def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, *, refused: 
     before = max(quota.meter.between(unit, sent_at - quota.slack, sent_at) - own, 0)
     after = max(quota.meter.between(unit, sent_at, sent_at + quota.slack) - own, 0)
     if theirs + before < ours:
-        return theirs + before - ours
+        return -min(ours - theirs - before, quota.lowest_since(hold, bucket), bucket.missing(now))
     return max(theirs - after - ours, 0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from math import floor
 
 SLOT = 0.05
 KEPT = 120.0  # seconds; two windows of a minute, and longer than most replies take
@@ -24,7 +25,7 @@ class Meter:
 
     def add(self, cost: Mapping[str, float], now: float) -> None:
         """Count what is sent at `now`, which never lies before the last send."""
-        slot = int(now / SLOT)
+        slot = floor(now / SLOT)
         if not self._slots or slot > self._slots[-1]:
             self._open(slot)
         for unit, totals in self._totals.items():
@@ -35,15 +36,15 @@ class Meter:
         totals = self._totals.get(unit)
         if not totals:
             return 0
-        first = bisect_left(self._slots, int(start / SLOT))
-        last = bisect_left(self._slots, int(end / SLOT) + 1)
+        first = bisect_left(self._slots, floor(start / SLOT))
+        last = bisect_left(self._slots, floor(end / SLOT) + 1)
         if last <= first:
             return 0
         return totals[last - 1] - (totals[first - 1] if first else 0)
 
     def since(self, unit: str, start: float) -> float:
         """Return what was sent from `start` on."""
-        return self.between(unit, start, self._slots[-1] * SLOT) if self._slots else 0
+        return self.between(unit, start, (self._slots[-1] + 0.5) * SLOT) if self._slots else 0
 
     def _open(self, slot: int) -> None:
         slots = self._slots

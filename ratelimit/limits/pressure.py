@@ -14,12 +14,13 @@ than the limit although arrivals are blurred by `slack` at both ends.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from ratelimit.limits.bucket import MINUTE, Bucket, Limit
 from ratelimit.limits.drift import Change, match, proves, refused_missing
 from ratelimit.limits.drift import missing as missing_of
-from ratelimit.limits.headers import Observed, Reading
+from ratelimit.limits.headers import Observed, Reading, Refusal
 from ratelimit.limits.quota import Cost, Hold, Quota
 
 _PERIOD = 5.0  # seconds between two looks at the share
@@ -42,7 +43,7 @@ class Pressure:
         self.bucket = bucket
         self.synced = False
         self.top = 1.0  # the largest share this lane will have
-        self.cooled_at = -1.0
+        self.cooled_at = -math.inf
         self.troubled_at = now
         self._looked_at = now
         self._peak = 0.0  # the most that was taken unseen between two looks, fading
@@ -85,7 +86,7 @@ class Pressure:
         self.troubled_at = now
         bucket, limit = self.bucket, self.bucket.limit
         before = bucket.reserve
-        changes = self._keep(max(before * 1.5, before + 0.04 * limit.amount, before + unseen), now)
+        changes = self._keep(max(before * 1.5, before + 0.04 * limit.rate * MINUTE, before + unseen), now)
         if blind:  # no header will ever tell how much: feel the way down
             self._foreign.append((now, 0.1 * bucket.share * limit.rate * MINUTE))
             changes += self._reshare(max(bucket.share * 0.9, _LEAST_SHARE), now)
@@ -118,8 +119,11 @@ class Pressure:
 
     def _keep(self, reserve: float, now: float) -> list[Change]:
         bucket, before = self.bucket, self.bucket.reserve
-        bucket.retune(now, reserve=min(reserve, max(_MOST_RESERVE * bucket.limit.amount, before)))
-        return [Change("reserve", bucket.limit.name, before, bucket.reserve)]
+        reserve = min(reserve, max(_MOST_RESERVE * bucket.limit.amount, before))
+        if reserve == before:
+            return []
+        bucket.retune(now, reserve=reserve)
+        return [Change("reserve", bucket.limit.name, before, reserve)]
 
     def _relax(self, quota: Quota, now: float) -> list[Change]:
         bucket = self.bucket
@@ -154,7 +158,7 @@ class Feedback:
             theirs = missing_of(reading, bucket.limit)
             if theirs is None:
                 continue
-            wrong = proves(self.quota, hold, bucket, theirs)
+            wrong = proves(self.quota, hold, bucket, theirs, now)
             pressure.drifted(wrong, now)
             if wrong:
                 bucket.shift(wrong, now)
@@ -172,7 +176,10 @@ class Feedback:
             changes += changed
             if bucket is not None:
                 readings[bucket] = reading
-        named = self._named(hold, observed, readings, now)
+        named, changed = self._named(hold, observed, readings, now)
+        changes += changed
+        if observed.refusal and observed.refusal.kind == "too large":
+            return changes  # nobody's doing: it would never have passed
         for bucket in named or self.quota.buckets:
             pressure = self._of(bucket, now)
             if hold.sent_at is not None and hold.sent_at <= pressure.cooled_at:
@@ -188,36 +195,55 @@ class Feedback:
         for bucket in self.quota.buckets:
             bucket.closed_until = max(bucket.closed_until, until)
 
-    def _named(self, hold: Hold, observed: Observed, readings: dict[Bucket, Reading], now: float) -> list[Bucket]:
+    def _named(
+        self, hold: Hold, observed: Observed, readings: dict[Bucket, Reading], now: float
+    ) -> tuple[list[Bucket], list[Change]]:
+        """Return the buckets that have refused, as far as is known."""
         buckets = self.quota.buckets
         if refusal := observed.refusal:
-            window = refusal.implied_window() or refusal.window  # the label has been seen to lie
-            named = [b for b in buckets if (b.limit.unit, b.limit.window) == (refusal.unit, window)]
-            if not named and refusal.unit in {"requests", "tokens"}:
-                return [self.quota.add(Limit(refusal.unit, refusal.limit, window), now)]
-            return named
+            return self._told(refusal, now)
         short = [
             bucket
             for bucket, reading in readings.items()
             if reading.remaining is not None and reading.remaining < hold.cost.get(bucket.limit.unit, 0)
         ]
-        return short or [bucket for bucket in buckets if self._beyond(bucket, hold, now)]
+        return short or [bucket for bucket in buckets if self._beyond(bucket, hold, now)], []
+
+    def _told(self, refusal: Refusal, now: float) -> tuple[list[Bucket], list[Change]]:
+        """Return the buckets that a message speaks of, made to fit its limit."""
+        quota, amount = self.quota, refusal.limit
+        window = refusal.implied_window() or refusal.window  # the label has been seen to lie
+        named = [b for b in quota.buckets if (b.limit.unit, b.limit.window) == (refusal.unit, window)]
+        if amount <= 0:  # "Limit 0": not for this account at all, which no waiting changes
+            return named, []
+        if not named and refusal.unit in {"requests", "tokens"}:
+            bucket = quota.add(Limit(refusal.unit, amount, window), now)
+            return [bucket], [Change("added", bucket.limit.name, 0, amount)]
+        if len(named) != 1:
+            return [b for b in named if b.limit.amount == amount] or named, []
+        before = named[0].limit
+        if before.amount == amount or (before.own and amount > before.amount):
+            return named, []
+        quota.retune(named[0], amount, now)
+        return named, [Change("retuned", before.name, before.amount, amount)]
 
     def _blame(
         self, bucket: Bucket, hold: Hold, observed: Observed, reading: Reading | None, now: float
     ) -> list[Change]:
         pressure, quota = self._of(bucket, now), self.quota
-        amount = hold.cost.get(bucket.limit.unit, 0)
-        theirs = refused_missing(observed, reading, bucket, amount)
+        theirs = refused_missing(observed, reading, bucket)
         if pressure.even:
             return pressure.thin(now)
         if _claims_room(observed, reading, bucket, hold.cost):
             return pressure.flatten(now)
         if theirs is not None and _is_linear(observed, reading, bucket):
-            unseen = proves(quota, hold, bucket, theirs, refused=True)
+            unseen = proves(quota, hold, bucket, theirs, now, refused=True)
+            first = not pressure.synced
+            pressure.drifted(unseen, now)
             if unseen:
                 bucket.shift(unseen, now)
-                pressure.drifted(unseen, now)
+                if first:
+                    return [Change("drift", bucket.limit.name, 0, unseen)]  # spent before we came, by whomever
             return pressure.hit(max(unseen, 0), now, blind=False)
         if self._beyond(bucket, hold, now):
             return pressure.flatten(now)
@@ -259,7 +285,7 @@ def _claims_room(observed: Observed, reading: Reading | None, bucket: Bucket, co
 def _is_linear(observed: Observed, reading: Reading | None, bucket: Bucket) -> bool:
     """Whether the server's numbers are those of a bucket that refills continuously."""
     refusal = observed.refusal
-    if refusal and refusal.wait is not None and refusal.used is not None:
+    if refusal and refusal.wait is not None and refusal.used is not None and refusal.limit > 0:
         expected = (refusal.used + refusal.requested - refusal.limit) * bucket.limit.window / refusal.limit
         return abs(refusal.wait - expected) <= bucket.limit.window / refusal.limit + 0.001
     return reading is not None and reading.is_linear(bucket.limit.window) is True

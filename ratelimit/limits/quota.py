@@ -7,6 +7,7 @@ by what has become of the request. "Not yet" is an answer; "never" is an error, 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from ratelimit.limits.bucket import MINUTE, Bucket, Limit
 from ratelimit.limits.meter import Meter
 
 Cost = Mapping[str, float]
-"""What one request takes, by unit: `{"requests": 1, "tokens": 800}`."""
+"""What one request takes, by unit: `{"requests": 1, "tokens": 800}`; numbers of zero or more."""
 
 UNSENT: Cost = {}
 """What a request has cost that never left."""
@@ -25,7 +26,7 @@ _REMEMBERED = 4096  # settlements; an older one no longer matters to any reply s
 
 
 class Mark:
-    """How a bucket stood right after a take, when the request left."""
+    """How a bucket stood when a request left, its own cost taken."""
 
     __slots__ = ("corrected", "missing")
 
@@ -34,15 +35,41 @@ class Mark:
         self.corrected = corrected
 
 
+class Lows:
+    """The least that was missing from a bucket since a request left; what has refilled since is not there to return.
+
+    Only what can still be the least is kept, so it ascends: one look at the front answers. Asked for in the order of
+    sends, and what lies before the last question is forgotten.
+    """
+
+    __slots__ = ("_lows",)
+
+    def __init__(self) -> None:
+        self._lows: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
+
+    def note(self, number: int, missing: float) -> None:
+        """Remember how much was missing just before hold `number` left."""
+        while self._lows and self._lows[-1][1] >= missing:
+            self._lows.pop()
+        self._lows.append((number, missing))
+
+    def since(self, number: int) -> float:
+        """Return the least since hold `number` left."""
+        while self._lows and self._lows[0][0] <= number:
+            self._lows.popleft()
+        return self._lows[0][1] if self._lows else math.inf
+
+
 class Hold:
     """A cost that has been taken; ended exactly once."""
 
-    __slots__ = ("cost", "ended", "marks", "number", "sent_at")
+    __slots__ = ("cost", "ended", "marks", "number", "sent_at", "settlements")
 
     def __init__(self, cost: Cost, number: int) -> None:
         self.cost = cost
         self.number = number
         self.sent_at: float | None = None
+        self.settlements = 0  # how many there had been when it left
         self.marks: dict[Bucket, Mark] = {}
         self.ended: str | None = None
 
@@ -59,7 +86,9 @@ class Quota:
         self.heard: dict[Bucket, int] = {}  # the newest hold whose reply spoke of the bucket
         self._pairs: list[tuple[str, Bucket]] = []
         self._taken = 0
-        self._settled: deque[tuple[float, int, str, float]] = deque(maxlen=_REMEMBERED)
+        self._settlements = 0
+        self._settled: dict[str, deque[tuple[int, int, float]]] = {}  # by unit: which settlement, whose, how much
+        self._lows: dict[Bucket, Lows] = {}
         for limit in limits:
             self.add(limit, now)
         self.meter = Meter(("requests", "tokens"))
@@ -69,6 +98,8 @@ class Quota:
         bucket = Bucket(limit, now, reserve=self.least_reserve(limit))
         self.buckets.append(bucket)
         self._pairs.append((limit.unit, bucket))
+        self._lows[bucket] = Lows()
+        self._settled.setdefault(limit.unit, deque(maxlen=_REMEMBERED))
         return bucket
 
     def least_reserve(self, limit: Limit) -> float:
@@ -107,8 +138,8 @@ class Quota:
         return Hold(cost, number)
 
     def ready_at(self, cost: Cost) -> float:
-        """Return the first moment at which every bucket can give its part."""
-        return max(ready for _, ready in self._readies(cost))
+        """Return the first moment at which every bucket can give its part; a cost of nothing never waits."""
+        return max((ready for _, ready in self._readies(cost)), default=-math.inf)
 
     def binding(self, cost: Cost) -> Bucket | None:
         """Return the bucket that a request of this cost waits for."""
@@ -119,14 +150,22 @@ class Quota:
         for unit, bucket in self._pairs:
             amount = cost.get(unit, 0)
             if amount > bucket.limit.amount:
-                raise NeverFits(bucket.limit.name, amount, bucket.limit.amount)
+                raise NeverFits(bucket.limit.name, float(amount), float(bucket.limit.amount))
 
     def sent(self, hold: Hold, now: float) -> None:
         """Note that the request leaves now, and how the buckets stand."""
         hold.sent_at = now
-        for bucket in self.buckets:
-            hold.marks[bucket] = Mark(bucket.missing(now), bucket.corrected)
+        hold.settlements = self._settlements
+        for unit, bucket in self._pairs:
+            missing = bucket.missing(now)
+            hold.marks[bucket] = Mark(missing, bucket.corrected)
+            before = max(missing - hold.cost.get(unit, 0), 0)
+            self._lows[bucket].note(hold.number, before - bucket.corrected + bucket.returned)
         self.meter.add(hold.cost, now)
+
+    def lowest_since(self, hold: Hold, bucket: Bucket) -> float:
+        """Return the least that has been missing from a bucket between later sends and the one of `hold`."""
+        return max(self._lows[bucket].since(hold.number) + bucket.corrected - bucket.returned, 0)
 
     def settle(self, hold: Hold, actual: Cost, now: float, how: str = "used") -> None:
         """End a hold: keep what was used, give back or take what the estimate missed."""
@@ -141,15 +180,16 @@ class Quota:
                 bucket.take(extra, now)
             elif extra < 0:
                 bucket.give(-extra, now)
-        self._note(hold, actual, now)
+                bucket.returned -= extra
+        self._note(hold, actual)
 
     def settled_since(self, hold: Hold, unit: str) -> float:
         """Return what settling of this and earlier holds has changed after `hold` was sent."""
         total: float = 0
-        for at, number, settled_unit, extra in reversed(self._settled):
-            if hold.sent_at is None or at < hold.sent_at:
+        for settlement, number, extra in reversed(self._settled.get(unit, ())):
+            if settlement <= hold.settlements:
                 break
-            if number <= hold.number and settled_unit == unit:
+            if number <= hold.number:
                 total += extra
         return total
 
@@ -158,13 +198,14 @@ class Quota:
         window = min(bucket.limit.window, MINUTE)
         return self.meter.since(bucket.limit.unit, now - window) / (bucket.limit.rate * window)
 
-    def _note(self, hold: Hold, actual: Cost, now: float) -> None:
+    def _note(self, hold: Hold, actual: Cost) -> None:
         if hold.sent_at is None:
             return
-        for unit in ("requests", "tokens"):
+        self._settlements += 1
+        for unit, settled in self._settled.items():
             extra = actual.get(unit, 0) - hold.cost.get(unit, 0)
             if extra:
-                self._settled.append((now, hold.number, unit, extra))
+                settled.append((self._settlements, hold.number, extra))
 
     def _readies(self, cost: Cost) -> list[tuple[Bucket, float]]:
         self.check(cost)
