@@ -19,6 +19,7 @@ _WORDS = (
     "pier says more than a word or two about the weather the price of rope or the names of those still out at sea "
 )
 _TEXT = _WORDS * 400
+_LONG = len(_TEXT) - len(_WORDS)
 _MASK = 0xFFFFFFFF
 
 
@@ -67,16 +68,22 @@ class Writer:
         elif self.echo:
             text = ask.last
         else:
-            length = 4 * max(self.output_tokens.whole(drawn / (_MASK + 1)), 1)
-            start = drawn % len(_WORDS)
-            text = (_TEXT if length < 60_000 else _TEXT * (length // 60_000 + 1))[start : start + length]
-        size = len(text) if text.isascii() else len(text.encode())
-        tokens = thought - (-size // 4)
+            wanted = self.output_tokens.whole(drawn / (_MASK + 1)) or 1
+            if ask.cap is None or wanted + thought <= ask.cap:
+                return Answer(_prose(drawn, 4 * wanted), wanted + thought, thought, "stop")
+            text = _prose(drawn, 4 * wanted)
+        tokens = thought - (-len(text.encode()) // 4)
         if ask.cap is None or tokens <= ask.cap:
             return Answer(text, tokens, thought, "stop")
         thought = min(thought, ask.cap)
         left = 4 * (ask.cap - thought)
         return Answer(text.encode()[:left].decode(errors="ignore"), ask.cap, thought, "length")
+
+
+def _prose(drawn: int, length: int) -> str:
+    """Text of so many bytes, begun where `drawn` says."""
+    start = drawn % len(_WORDS)
+    return (_TEXT if length < _LONG else _TEXT * (length // _LONG + 1))[start : start + length]
 
 
 def conforming(schema: dict[str, Any], root: dict[str, Any], drawn: int, depth: int = 0) -> Any:
@@ -121,8 +128,7 @@ def _referred(pointer: str, root: dict[str, Any]) -> dict[str, Any]:
 def _scalar(kind: object, schema: dict[str, Any], drawn: int) -> Any:
     if kind == "string":
         length = max(int(schema.get("minLength", 0)), min(12, int(schema.get("maxLength", 12))))
-        start = drawn % len(_WORDS)
-        return (_TEXT * (length // len(_TEXT) + 2))[start : start + length]
+        return _prose(drawn, length)
     if kind in ("integer", "number"):
         return _number(schema, drawn)
     return drawn % 2 == 0 if kind == "boolean" else None

@@ -14,11 +14,11 @@ _TIMED_OUT = Problem(408, "The request body did not arrive in time.", "invalid_r
 async def read_body(request: web.BaseRequest, most: int, seconds: float) -> bytes:
     """The whole body, or Refused: 413 beyond `most` bytes, 408 after `seconds`, 400 where it is garbled."""
     content = request.content
-    if (request.content_length or 0) > most:
-        raise Refused(too_large(most))
     try:
         if content.is_eof():
             raw = content.read_nowait()
+        elif (request.content_length or 0) > most:
+            raise Refused(too_large(most))
         else:
             async with asyncio.timeout(seconds):
                 raw = await _read_slowly(request, most)

@@ -24,8 +24,7 @@ ENFORCEMENTS: tuple[Enforcement, ...] = get_args(Enforcement)
 WINDOWS: dict[Dimension, int] = {"rpm": MINUTE, "rpd": DAY, "tpm": MINUTE, "tpd": DAY, "images": MINUTE}
 
 
-@dataclass(frozen=True, slots=True)
-class Cap:
+class Cap(NamedTuple):
     """One published limit: so much of a dimension in a window."""
 
     dimension: Dimension
@@ -43,19 +42,23 @@ class Meter(Protocol):
 
     cap: Cap
 
-    def fits(self, cost: int, now: int) -> bool:
-        """Whether `cost` may be taken at `now`; changes nothing."""
+    def offer(self, cost: int, now: int, /) -> int | None:
+        """What `accept` is to be given if `cost` fits at `now`, None if it does not; changes nothing."""
         ...
 
-    def take(self, cost: int, now: int) -> None:
-        """Takes `cost` without asking; more than the cap fills the meter and no more."""
+    def accept(self, offer: int, now: int, /) -> None:
+        """Takes what was offered just before."""
         ...
 
-    def used(self, now: int) -> int:
+    def fill(self, cost: int, now: int, /) -> None:
+        """Takes as much of `cost` as there is room for."""
+        ...
+
+    def used(self, now: int, /) -> int:
         """What the messages and headers call used, a whole number."""
         ...
 
-    def full_in(self, now: int) -> int:
+    def full_in(self, now: int, /) -> int:
         """Microseconds until nothing is used any more."""
         ...
 
@@ -65,7 +68,10 @@ class Meter(Protocol):
 
 
 class _Bucket:
-    """Refills continuously, holds as much as the limit, starts full: the service itself."""
+    """Refills continuously, holds as much as the limit, starts full: the service itself.
+
+    An offer is the microsecond at which the bucket would be full again.
+    """
 
     __slots__ = ("cap", "full_at")
 
@@ -73,23 +79,24 @@ class _Bucket:
         self.cap = cap
         self.full_at = 0
 
-    def _added(self, cost: int) -> int:
-        cap = self.cap
-        return (2 * cost * cap.window_us + cap.limit) // (2 * cap.limit)
+    def _after(self, cost: int, now: int) -> int:
+        _, limit, window = self.cap
+        # A cost is rounded to whole microseconds of refill, as the service has done since August 2025.
+        return max(self.full_at, now) + (2 * cost * window + limit) // (2 * limit)
 
-    def fits(self, cost: int, now: int) -> bool:
-        full_at = max(now, self.full_at)
-        return full_at + self._added(cost) - now <= self.cap.window_us
+    def offer(self, cost: int, now: int) -> int | None:
+        after = self._after(cost, now)
+        return after if after - now <= self.cap.window_us else None
 
-    def take(self, cost: int, now: int) -> None:
-        full_at = (max(now, self.full_at)) + self._added(cost)
-        most = now + self.cap.window_us
-        self.full_at = min(most, full_at)
+    def accept(self, offer: int, _now: int) -> None:
+        self.full_at = offer
+
+    def fill(self, cost: int, now: int) -> None:
+        self.full_at = min(self._after(cost, now), now + self.cap.window_us)
 
     def used(self, now: int) -> int:
         # The service rounds what is left down, so what is used goes up.
-        cap = self.cap
-        return -((now - self.full_at) * cap.limit // cap.window_us) if self.full_at > now else 0
+        return -((now - self.full_at) * self.cap.limit // self.cap.window_us) if self.full_at > now else 0
 
     def full_in(self, now: int) -> int:
         return self.full_at - now if self.full_at > now else 0
@@ -100,7 +107,7 @@ class _Bucket:
 
 
 class _Quantised(_Bucket):
-    """The service's bucket with a second's share of it as a second bucket.
+    """The service's bucket, and a second's share of it as a second bucket.
 
     A request larger than a second's share passes when that second is untouched, and is paid off after it.
     """
@@ -111,22 +118,26 @@ class _Quantised(_Bucket):
         super().__init__(cap)
         self.second_full_at = 0
 
-    def fits(self, cost: int, now: int) -> bool:
-        if not super().fits(cost, now):
-            return False
-        return self.second_full_at <= now or self.second_full_at + self._added(cost) - now <= SECOND
+    def _second_ready_at(self, cost: int) -> int:
+        added = self._after(cost, 0) - self.full_at
+        return self.second_full_at - max(SECOND - added, 0)
 
-    def take(self, cost: int, now: int) -> None:
-        super().take(cost, now)
-        self.second_full_at = min(
-            max(self.second_full_at, now) + self._added(cost), now + max(SECOND, self._added(cost))
-        )
+    def offer(self, cost: int, now: int) -> int | None:
+        return super().offer(cost, now) if self._second_ready_at(cost) <= now else None
+
+    def accept(self, offer: int, now: int) -> None:
+        self.second_full_at = max(self.second_full_at, now) + offer - max(self.full_at, now)
+        super().accept(offer, now)
+
+    def fill(self, cost: int, now: int) -> None:
+        before = max(self.full_at, now)
+        super().fill(cost, now)
+        self.second_full_at = min(max(self.second_full_at, now) + self.full_at - before, now + SECOND)
 
     def wait_ms(self, cost: int, now: int) -> int:
-        if not super().fits(cost, now):
+        if super().offer(cost, now) is None:
             return super().wait_ms(cost, now)
-        ready_at = self.second_full_at - max(SECOND - self._added(cost), 0)
-        return -(-(ready_at - now) // 1000)
+        return -(-(self._second_ready_at(cost) - now) // 1000)
 
 
 class _Sliding:
@@ -143,13 +154,15 @@ class _Sliding:
         while self.log and self.log[0][0] <= now - self.cap.window_us:
             self.total -= self.log.popleft()[1]
 
-    def fits(self, cost: int, now: int) -> bool:
-        return self.used(now) + cost <= self.cap.limit
+    def offer(self, cost: int, now: int) -> int | None:
+        return cost if self.used(now) + cost <= self.cap.limit else None
 
-    def take(self, cost: int, now: int) -> None:
-        cost = min(cost, max(self.cap.limit - self.used(now), 0))
-        self.log.append((now, cost))
-        self.total += cost
+    def accept(self, offer: int, now: int) -> None:
+        self.log.append((now, offer))
+        self.total += offer
+
+    def fill(self, cost: int, now: int) -> None:
+        self.accept(min(cost, max(self.cap.limit - self.used(now), 0)), now)
 
     def used(self, now: int) -> int:
         self._forget(now)
@@ -178,11 +191,15 @@ class _Fixed:
         self.window = 0
         self.count = 0
 
-    def fits(self, cost: int, now: int) -> bool:
-        return self.used(now) + cost <= self.cap.limit
+    def offer(self, cost: int, now: int) -> int | None:
+        after = self.used(now) + cost
+        return after if after <= self.cap.limit else None
 
-    def take(self, cost: int, now: int) -> None:
-        self.count = min(self.used(now) + cost, max(self.cap.limit, self.count))
+    def accept(self, offer: int, _now: int) -> None:
+        self.count = offer
+
+    def fill(self, cost: int, now: int) -> None:
+        self.count = max(self.used(now), min(self.count + cost, self.cap.limit))
 
     def used(self, now: int) -> int:
         window = now // self.cap.window_us
@@ -275,21 +292,24 @@ class Counter:
 
     def admit(self, cost: tuple[int, int, int], now: int) -> Overrun | None:
         """Takes the cost from every meter, or from none and says why."""
+        taken: list[tuple[Meter, int]] = []
         for each, place in self.asked:
-            amount = cost[place]
-            if amount and not each.fits(amount, now):
+            if (amount := cost[place]) == 0:
+                continue
+            offer = each.offer(amount, now)
+            if offer is None:
                 used, limit = each.used(now), each.cap.limit
                 wait_ms = each.wait_ms(amount, now) if amount <= limit else None
                 return Overrun(each.cap, min(used, limit), amount, wait_ms)
-        for each, place in self.asked:
-            if amount := cost[place]:
-                each.take(amount, now)
+            taken.append((each, offer))
+        for each, offer in taken:
+            each.accept(offer, now)
         return None
 
     def count_rejected(self, cost: tuple[int, int, int], now: int) -> None:
         """Takes what a refused request would have, as far as the caps go."""
         for each, place in self.asked:
-            each.take(cost[place], now)
+            each.fill(cost[place], now)
 
     def retune(self, caps: Iterable[Cap]) -> None:
         """Puts other limits on the organization's meters; what is used keeps its place in the window."""

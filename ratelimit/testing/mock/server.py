@@ -18,11 +18,16 @@ from ratelimit.errors import BadMockOption
 from ratelimit.testing.mock import refusals
 from ratelimit.testing.mock.accounts import Account, Accounts, Counters
 from ratelimit.testing.mock.answers import Writer
+from ratelimit.testing.mock.batches import Batches, Pace
 from ratelimit.testing.mock.catalogue import Catalogue, Limits
 from ratelimit.testing.mock.charges import PROFILES, Profile
+from ratelimit.testing.mock.control import Control
 from ratelimit.testing.mock.counting import ENFORCEMENTS, Enforcement
+from ratelimit.testing.mock.desk import Desk
 from ratelimit.testing.mock.endpoints import ENDPOINTS
 from ratelimit.testing.mock.faults import Fault, Faults, build, parse
+from ratelimit.testing.mock.files import Files
+from ratelimit.testing.mock.refusals import Refused
 from ratelimit.testing.mock.service import Behaviour, Service
 from ratelimit.testing.mock.spreads import spread
 from ratelimit.testing.mock.stats import Stats
@@ -57,6 +62,9 @@ class MockServer:
         tpd: int | None = None,
         images: int | None = None,
         batch_queue: int | None = None,
+        batch_speed: float = 1000.0,
+        batch_delay: float = 0.5,
+        batch_release_lag: float = 0.0,
         keys: Mapping[str, Account] | None = None,
         organization_limits: Mapping[str, Limits] | None = None,
         project_limits: Mapping[str, Limits] | None = None,
@@ -101,6 +109,23 @@ class MockServer:
             seed=seed,
         )
         self.service.on_refuse = self.refuse
+        self._files = Files(self.service.today)
+        self._batches = Batches(
+            files=self._files,
+            catalogue=self.service.catalogue,
+            counters=self.service.counters,
+            writer=self.service.writer,
+            pace=Pace(batch_speed, batch_delay, batch_release_lag),
+            today=self.service.today,
+            request_id=self.service.request_id,
+        )
+        self._desk = Desk(self.service, self._files, self._batches)
+        changes: dict[str, Callable[..., None]] = {
+            "fail_next": self._fail_next,
+            "clear_faults": self.clear_faults,
+            "set_limits": self.set_limits,
+        }
+        self._control = Control(self.service, changes)
         self._runner: web.ServerRunner | None = None
         self._site: web.TCPSite | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -125,8 +150,10 @@ class MockServer:
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._batches.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        self._files.close()
         if self.service.log is not None:
             self.service.log.close()
             self.service.log = None
@@ -212,14 +239,22 @@ class MockServer:
         service = self.service
         routes: dict[tuple[str, str], Handler] = {}
         for path, endpoint in ENDPOINTS.items():
-            routes["POST", path] = partial(service.handle, endpoint)
+            routes["POST", path] = partial(service.handle, path, partial(service.answer, endpoint))
         return routes
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         handler = self._routes.get((request.method, request.raw_path))
         if handler is not None:
             return await handler(request)
-        return await self._elsewhere(request)
-
-    async def _elsewhere(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self.service.refusal(refusals.unknown_url(request.method, request.path), 0)
+        path = request.path
+        if (handler := self._routes.get((request.method, path.rstrip("/")))) is not None:
+            return await handler(request)
+        if path.startswith("/v1/"):
+            return await self.service.handle(path, self._desk.answer, request)
+        try:
+            if path.startswith("/_mock"):
+                return await self._control.answer(request)
+            problem = refusals.unknown_url(request.method, path)
+        except Refused as refused:
+            problem = refused.problem
+        return self.service.refusal(problem, 0)

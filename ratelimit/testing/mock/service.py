@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import BinaryIO
@@ -37,6 +37,8 @@ _JSON = "content-type: application/json\r\n"
 _EVENTS = "content-type: text/event-stream; charset=utf-8\r\n"
 _VERSION = "openai-version: 2020-10-01\r\n"
 _LANES_KEPT = 10_000
+
+Answer = Callable[[web.BaseRequest, Record], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Service:
         self._epoch = 0.0
         self._clock: Callable[[], float] = lambda: 0.0
         self._draw = random.Random(seed)
-        self._seed = seed & 0xFFFFFFFF
+        self._id_head = f"req_{seed & 0xFFFFFFFF:08x}"
         self._number = 0
         self._tuned: dict[str, int] = {}
         self._lanes: dict[tuple[Account, str], Lane] = {}
@@ -123,15 +125,15 @@ class Service:
 
     def request_id(self, number: int) -> str:
         """The id of a request's reply."""
-        return f"req_{self._seed:08x}{number:024x}"
+        return f"{self._id_head}{number:024x}"
 
-    async def handle(self, endpoint: Endpoint, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers one request, and keeps the books on it whatever happens."""
+    async def handle(self, path: str, answer: Answer, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one request to a path, and keeps the books on it whatever happens."""
         self._number += 1
-        record = Record(self._number, self.elapsed(), request.method, endpoint.path)
+        record = Record(self._number, self.elapsed(), request.method, path)
         self.stats.arrive(record)
         try:
-            reply = await self._answer(request, endpoint, record)
+            reply = await answer(request, record)
             if record.fault not in UNDELIVERED:
                 record.status = reply.status
         except Refused as refused:
@@ -154,7 +156,8 @@ class Service:
             reply.force_close()
         return reply
 
-    async def _answer(self, request: web.BaseRequest, endpoint: Endpoint, record: Record) -> web.StreamResponse:
+    async def answer(self, endpoint: Endpoint, request: web.BaseRequest, record: Record) -> web.StreamResponse:
+        """Answers a request to an endpoint that a model is behind."""
         headers = request.headers
         account = self.accounts.of(headers)
         record.organization, record.project = account.organization, account.project
@@ -168,7 +171,8 @@ class Service:
         record.size = len(raw)
         record.model = lane.family.name
         record.custom_id = headers.get("Idempotency-Key") or headers.get("X-Custom-Id") or ask.custom_id
-        self.stats.name(record)
+        if record.custom_id is not None:
+            self.stats.name(record)
         failing = self.faults.any
         if failing and (fault := self._strike_early(record, lane)) is not None:
             return await carry_out(fault, request, Reply(503, "", b""))
@@ -181,8 +185,8 @@ class Service:
         delay = self.behaviour.latency.at(self._draw.random())
         if delay > 0:
             await asyncio.sleep(delay)
-        head += f"openai-processing-ms: {delay * 1000:.0f}\r\nx-request-id: {self.request_id(record.number)}\r\n"
-        stamp = Stamp(record.number, int(self.today()), lane.resolved)
+        head += f"openai-processing-ms: {int(delay * 1000)}\r\nx-request-id: {self._id_head}{record.number:024x}\r\n"
+        stamp = Stamp(record.number, int(self._epoch + record.at + delay), lane.resolved)
         if fault is not None:
             return await self._spoil(fault, request, _Work(endpoint, lane, ask, stamp), head)
         answers = endpoint.answers(ask, lane.family, self.writer)

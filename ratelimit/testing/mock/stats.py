@@ -10,6 +10,7 @@ import msgspec
 
 _SECONDS_KEPT = 200_000  # more than two days
 _IDS_KEPT = 1_000_000
+_UNSEEN = 10_000
 
 
 class Record(msgspec.Struct):
@@ -32,47 +33,93 @@ class Record(msgspec.Struct):
     seconds: float = 0.0
 
 
-class Peaks:
-    """The most that happened in any second and in any minute, exactly.
+class Notes:
+    """When things happened and what they weighed: the most in any second and any minute, and counts by the second.
 
-    Plain arrays, since at thousands a second a minute of small objects is work for the garbage collector.
+    Plain arrays, summed up only when someone asks or when many have come together: a note must cost next to nothing.
     """
 
     def __init__(self) -> None:
-        self.second_requests = self.second_tokens = 0
-        self.minute_requests = self.minute_tokens = 0
         self._at = array("d")
         self._tokens = array("q")
-        self._second_from = self._minute_from = 0
-        self._second_sum = self._minute_sum = 0
+        self._seen = 0
+        self._windows = (_Window(1.0), _Window(60.0))
+        self._counts: Counter[int] = Counter()
+        self._weights: Counter[int] = Counter()
 
-    def add(self, at: float, tokens: int = 0) -> None:
-        """Counts something that happened at `at`; times do not go back."""
-        times, amounts = self._at, self._tokens
-        times.append(at)
-        amounts.append(tokens)
-        self._second_sum += tokens
-        self._minute_sum += tokens
-        while times[self._second_from] <= at - 1:
-            self._second_sum -= amounts[self._second_from]
-            self._second_from += 1
-        while times[self._minute_from] <= at - 60:
-            self._minute_sum -= amounts[self._minute_from]
-            self._minute_from += 1
-        self.second_requests = max(self.second_requests, len(times) - self._second_from)
-        self.minute_requests = max(self.minute_requests, len(times) - self._minute_from)
-        if tokens:
-            self.second_tokens = max(self.second_tokens, self._second_sum)
-            self.minute_tokens = max(self.minute_tokens, self._minute_sum)
-        if self._minute_from > 100_000:
-            self._forget()
+    def add(self, at: float) -> None:
+        """Notes something that happened at `at`; times do not go back."""
+        self._at.append(at)
+        if len(self._at) - self._seen > _UNSEEN:
+            self._sum_up()
 
-    def _forget(self) -> None:
-        """Drops what has left every window."""
-        gone = self._minute_from
-        del self._at[:gone], self._tokens[:gone]
-        self._second_from -= gone
-        self._minute_from = 0
+    def weigh(self, at: float, tokens: int) -> None:
+        """Notes something with a weight; the same notes are either all weighed or none."""
+        self._tokens.append(tokens)
+        self.add(at)
+
+    def peaks(self) -> tuple[_Window, _Window]:
+        """The most in any second and in any minute."""
+        self._sum_up()
+        return self._windows
+
+    def seconds(self) -> tuple[Counter[int], Counter[int]]:
+        """How many there were in each second, and their weight."""
+        self._sum_up()
+        return self._counts, self._weights
+
+    def _sum_up(self) -> None:
+        for window in self._windows:
+            window.look(self._at, self._seen)
+            window.weigh(self._at, self._tokens, self._seen)
+        self._counts.update(map(int, self._at[self._seen :]))
+        for at, tokens in zip(self._at[self._seen :], self._tokens[self._seen :], strict=False):
+            self._weights[int(at)] += tokens
+        for seconds in (self._counts, self._weights):
+            for old in sorted(seconds)[:-_SECONDS_KEPT]:
+                del seconds[old]
+        self._seen = len(self._at)
+        gone = min(window.needed(self._seen) for window in self._windows)
+        if gone > _UNSEEN:
+            del self._at[:gone], self._tokens[:gone]
+            self._seen -= gone
+            for window in self._windows:
+                window.first = max(window.first - gone, 0)
+
+
+class _Window:
+    """One length of window over the notes, and the most it has held."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.requests = 0
+        self.tokens = 0
+        self.first = 0
+        self._held = 0
+
+    def needed(self, end: int) -> int:
+        """The first note that a later window may still reach back to."""
+        return min(self.first, end - self.requests) if self.first else end - self.requests
+
+    def look(self, at: array[float], start: int) -> None:
+        """Counts over the notes from `start` on: the most grows by one whenever one more fits into the window."""
+        most, seconds = self.requests, self.seconds
+        for place in range(max(start, most), len(at)):
+            if at[place - most] > at[place] - seconds:
+                most += 1
+        self.requests = most
+
+    def weigh(self, at: array[float], tokens: array[int], start: int) -> None:
+        """Sums over the weights from `start` on."""
+        first, held, most = self.first, self._held, self.tokens
+        for place in range(start, len(tokens)):
+            held += tokens[place]
+            begin = at[place] - self.seconds
+            while at[first] <= begin:
+                held -= tokens[first]
+                first += 1
+            most = max(most, held)
+        self.first, self._held, self.tokens = first, held, most
 
 
 class Stats:
@@ -94,11 +141,10 @@ class Stats:
         self.most_in_flight = self.in_flight
         self.duplicates = 0
         self.answered_twice = 0
-        self.arrived_peaks = Peaks()
-        self.admitted_peaks = Peaks()
-        self.timeline: dict[int, list[int]] = {}
-        self._latest = -1
-        self._line = [0, 0, 0, 0, 0]
+        self._arrivals = Notes()
+        self._admissions = Notes()
+        self._refusals = Notes()
+        self._failures = Notes()
         self._ids: dict[str, int] = {}
 
     def arrive(self, record: Record) -> None:
@@ -106,8 +152,7 @@ class Stats:
         self.arrived += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        self.arrived_peaks.add(record.at)
-        self._second(record.at)[0] += 1
+        self._arrivals.add(record.at)
 
     def name(self, record: Record) -> None:
         """Counts a request whose id is now known."""
@@ -124,10 +169,7 @@ class Stats:
         self.admitted += 1
         self.tokens += record.charge
         self.models[record.model] += 1
-        self.admitted_peaks.add(now, record.charge)
-        second = self._second(now)
-        second[1] += 1
-        second[4] += record.charge
+        self._admissions.weigh(now, record.charge)
 
     def finish(self, record: Record) -> None:
         """Counts how a request ended."""
@@ -135,7 +177,7 @@ class Stats:
         self.statuses[record.status] += 1
         if record.refused is not None:
             self.refused[record.refused] += 1
-            self._second(record.at)[2] += 1
+            self._refusals.add(record.at)
         if record.fault is not None:
             self.faults[record.fault] += 1
         if record.status == 200:
@@ -143,7 +185,7 @@ class Stats:
                 self.answered_twice += self._ids[record.custom_id] > 0
                 self._ids[record.custom_id] += 1
         elif record.status >= 500 or record.status == 0:
-            self._second(record.at)[3] += 1
+            self._failures.add(record.at)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything as plain values, the body of `GET /_mock/stats`."""
@@ -160,31 +202,28 @@ class Stats:
             "duplicates": self.duplicates,
             "answered_twice": self.answered_twice,
             "peaks": {
-                "1s": {
-                    "arrived": self.arrived_peaks.second_requests,
-                    "admitted": self.admitted_peaks.second_requests,
-                    "tokens": self.admitted_peaks.second_tokens,
-                },
-                "60s": {
-                    "arrived": self.arrived_peaks.minute_requests,
-                    "admitted": self.admitted_peaks.minute_requests,
-                    "tokens": self.admitted_peaks.minute_tokens,
-                },
+                f"{admitted.seconds:.0f}s": {
+                    "arrived": arrived.requests,
+                    "admitted": admitted.requests,
+                    "tokens": admitted.tokens,
+                }
+                for arrived, admitted in zip(self._arrivals.peaks(), self._admissions.peaks(), strict=True)
             },
-            "timeline": [
-                {"second": second, "arrived": a, "admitted": b, "refused": c, "failed": d, "tokens": e}
-                for second, (a, b, c, d, e) in sorted(self.timeline.items())
-            ],
+            "timeline": self.timeline(),
         }
 
-    def _second(self, at: float) -> list[int]:
-        second = int(at)
-        if second == self._latest:
-            return self._line
-        found = self.timeline.get(second)
-        if found is None:
-            if len(self.timeline) >= _SECONDS_KEPT:
-                del self.timeline[next(iter(self.timeline))]
-            found = self.timeline[second] = [0, 0, 0, 0, 0]
-        self._latest, self._line = second, found
-        return found
+    def timeline(self) -> list[dict[str, int]]:
+        """A line for each second in which anything arrived."""
+        (arrived, _), (admitted, tokens) = self._arrivals.seconds(), self._admissions.seconds()
+        (refused, _), (failed, _) = self._refusals.seconds(), self._failures.seconds()
+        return [
+            {
+                "second": second,
+                "arrived": arrived[second],
+                "admitted": admitted[second],
+                "refused": refused[second],
+                "failed": failed[second],
+                "tokens": tokens[second],
+            }
+            for second in sorted({*arrived, *admitted})
+        ]
