@@ -118,7 +118,7 @@ def load_settings(**flags: object) -> Settings:
     """
     flags = {name: _wrapped(name, value) for name, value in flags.items() if value is not None}
     variables, dotenv, files = _environment(), _dotenv(), _files()
-    given = _named("the option {}", flags, NAMES)
+    given = _named("--{}", flags)
     azure = any("azure_api_version" in place.values for place in (given, *files)) or any(
         f"{PREFIX}AZURE_API_VERSION" in each for each in (variables, dotenv)
     )
@@ -195,13 +195,13 @@ def _files() -> tuple[_Place, _Place]:
     for name in others:
         if name in NAMES or (name not in _OWN_TABLES and get_close_matches(name, ["settings"])):
             raise BadSettings(f"{name} in ratelimit.toml", "is in no table", "write settings under [settings]")
-    place = _named("{} in [settings] of ratelimit.toml", own, NAMES)
+    place = _named("{} in [settings] of ratelimit.toml", own)
     if others and "tiers_file" not in own:
         place = _Place(
             {**place.values, "tiers_file": Path("ratelimit.toml")}, {**place.where, "tiers_file": "ratelimit.toml"}
         )
     return place, _named(
-        "{} in [tool.ratelimit] of pyproject.toml", _table(Path("pyproject.toml"), ("tool", "ratelimit"))[0], NAMES
+        "{} in [tool.ratelimit] of pyproject.toml", _table(Path("pyproject.toml"), ("tool", "ratelimit"))[0]
     )
 
 
@@ -237,14 +237,13 @@ def _unreadable(error: Exception) -> str:
     return printable(error.strerror or str(error)) if isinstance(error, OSError) else printable(str(error))
 
 
-def _named(template: str, table: Mapping[str, object], known: Iterable[str]) -> _Place:
-    """Return a place that calls settings by their names."""
+def _named(template: str, table: Mapping[str, object]) -> _Place:
+    """Return a place that calls settings by their names, or as options if so the template begins."""
+    where = {name: template.format(name.replace("_", "-") if template.startswith("--") else name) for name in table}
     for name in table:
-        if name not in known:
-            raise _unknown(template.format(name), known, name)
-    return _Place(
-        {name: _tidied(name, value) for name, value in table.items()}, {name: template.format(name) for name in table}
-    )
+        if name not in NAMES:
+            raise _unknown(where[name], NAMES, name)
+    return _Place({name: _tidied(name, value) for name, value in table.items()}, where)
 
 
 def _spelt(template: str, variables: Mapping[str, object], *, azure: bool) -> _Place:

@@ -1,0 +1,129 @@
+"""`ratelimit run`: a file of requests in, one result per request out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ratelimit.errors import printable
+
+
+class Duration(click.ParamType):
+    """Seconds, or a number with s, min, h or d."""
+
+    name = "duration"
+    _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 - never changed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?", str(value).strip())
+        if not found:
+            self.fail(f"{printable(str(value))!r} is not a duration; write 90, 90s, 15min, 2h or 1d", param, ctx)
+        return float(found[1]) * self._UNITS[found[2] or ""]
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("requests", metavar="REQUESTS")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Where results go; - is standard output.")
+@click.option("--tier", help="Usage tier of the key: free, tier-1 ... tier-5.")
+@click.option("--model", help="The model for lines that name none.")
+@click.option("--base-url", metavar="URL", help="Another OpenAI-compatible service.")
+@click.option("--rpm", type=click.IntRange(1), help="Requests per minute at most, whatever the table says.")
+@click.option("--tpm", type=click.IntRange(1), help="Tokens per minute at most.")
+@click.option("--rpd", type=click.IntRange(1), help="Requests per day at most.")
+@click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at most.")
+@click.option("--tiers-file", type=_FILE, help="Tier tables of your own.")
+@click.option("--template", type=_FILE, help="Input is rows (CSV or JSONL); this text with {column}s is the prompt.")
+@click.option("--system", metavar="TEXT", help="With --template: the system message.")
+@click.option("--schema", type=_FILE, help="With --template: a JSON schema that answers follow.")
+@click.option("--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD", help="Stop before this is spent.")
+@click.option("--max-requests", type=click.IntRange(1), help="Stop after so many requests.")
+@click.option("--deadline", type=Duration(), help="Stop after so long: 90s, 15min, 2h.")
+@click.option("--limit", type=click.IntRange(1), metavar="ROWS", help="Send only so many rows, to try things out.")
+@click.option("--retry-failed", is_flag=True, help="Send those again that are in the errors file.")
+@click.option("--skip-bad", is_flag=True, help="Have bad lines in the errors file and send the others.")
+@click.option("--no-preflight", is_flag=True, help="Do not look through the input first.")
+@click.option("--force", is_flag=True, help="Keep answers to requests that have changed since.")
+@click.option("--pause-at-daily-limit", is_flag=True, help="Stop when a day's limit is reached instead of waiting.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--no-progress", is_flag=True, help="Show no progress, only the summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
+@click.option("--report", type=_FILE, help="Write an HTML page about the run.")
+def run(requests: str, output: str, **given: Any) -> int:
+    """Send every request of a file at the speed the tier allows, and write one result for each.
+
+    REQUESTS is JSONL: lines of the Batch API, or bare request bodies; .gz and .zst are unpacked; - is standard input.
+    The same command again continues where the last one ended, however it ended.
+
+    \b
+    Examples:
+      ratelimit run requests.jsonl -o results.jsonl --tier tier-1
+      ratelimit run rows.csv -o results.jsonl --template prompt.txt --model gpt-4o-mini
+      ratelimit run requests.jsonl -o results.jsonl --limit 50 --max-cost 1
+    """
+    from ratelimit.jobs.job import Job, run as run_job  # noqa: PLC0415 - heavy, and only this command needs it
+    from ratelimit.jobs.preflight import InputRefused  # noqa: PLC0415
+    from ratelimit.jobs.runner import Options  # noqa: PLC0415
+    from ratelimit.jobs.source import Source  # noqa: PLC0415
+    from ratelimit.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings(
+        **{name: given[name] for name in ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file")}
+    )
+    job = Job(
+        Source(requests, model=given["model"]),
+        None if output == "-" else Path(output),
+        Options(
+            limit=given["limit"],
+            max_cost=given["max_cost"],
+            max_requests=given["max_requests"],
+            deadline=given["deadline"],
+            skip_bad=given["skip_bad"],
+            check=not given["no_preflight"],
+            force=given["force"],
+            pause_at_daily_limit=given["pause_at_daily_limit"],
+            concurrency=settings.concurrency,
+        ),
+        retry_failed=given["retry_failed"],
+    )
+    say = _silent if given["quiet"] else _say
+    try:
+        summary = asyncio.run(run_job(job, settings, say=say, watcher=_watcher(given)))
+    except InputRefused as refused:
+        for line in str(refused).splitlines():
+            _say(line)
+        return refused.exit_code
+    if given["as_json"]:
+        click.echo(summary.json(), err=output == "-")
+    elif not given["quiet"]:
+        for line in summary.lines():
+            _say(line)
+    return summary.exit_code
+
+
+def _watcher(given: dict[str, Any]) -> Any:
+    from ratelimit.jobs.progress import LivePanel, PlainLines  # noqa: PLC0415
+
+    if given["quiet"] or given["no_progress"]:
+        return None
+    if sys.stderr.isatty():
+        from rich.console import Console  # noqa: PLC0415
+
+        return LivePanel(Console(stderr=True))
+    return PlainLines(_say)
+
+
+def _say(line: str) -> None:
+    click.echo(printable(line, 4000), err=True)
+
+
+def _silent(line: str) -> None:
+    del line
