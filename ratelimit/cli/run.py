@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from ratelimit.errors import printable
+from ratelimit.jobs import job as jobs
+from ratelimit.jobs.preflight import InputRefused
+from ratelimit.jobs.progress import LivePanel, PlainLines
+from ratelimit.jobs.runner import Options
+from ratelimit.jobs.source import Source
+from ratelimit.settings import load_settings
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """Seconds, or a number with s, min, h or d."""
 
     name = "duration"
@@ -58,7 +65,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 @click.option("--report", type=_FILE, help="Write an HTML page about the run.")
 def run(requests: str, output: str, **given: Any) -> int:
-    """Send every request of a file at the speed the tier allows, and write one result for each.
+    r"""Send every request of a file at the speed the tier allows, and write one result for each.
 
     REQUESTS is JSONL: lines of the Batch API, or bare request bodies; .gz and .zst are unpacked; - is standard input.
     The same command again continues where the last one ended, however it ended.
@@ -69,16 +76,10 @@ def run(requests: str, output: str, **given: Any) -> int:
       ratelimit run rows.csv -o results.jsonl --template prompt.txt --model gpt-4o-mini
       ratelimit run requests.jsonl -o results.jsonl --limit 50 --max-cost 1
     """
-    from ratelimit.jobs.job import Job, run as run_job  # noqa: PLC0415 - heavy, and only this command needs it
-    from ratelimit.jobs.preflight import InputRefused  # noqa: PLC0415
-    from ratelimit.jobs.runner import Options  # noqa: PLC0415
-    from ratelimit.jobs.source import Source  # noqa: PLC0415
-    from ratelimit.settings import load_settings  # noqa: PLC0415
-
     settings = load_settings(
         **{name: given[name] for name in ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file")}
     )
-    job = Job(
+    job = jobs.Job(
         Source(requests, model=given["model"]),
         None if output == "-" else Path(output),
         Options(
@@ -96,7 +97,7 @@ def run(requests: str, output: str, **given: Any) -> int:
     )
     say = _silent if given["quiet"] else _say
     try:
-        summary = asyncio.run(run_job(job, settings, say=say, watcher=_watcher(given)))
+        summary = asyncio.run(jobs.run(job, settings, say=say, watcher=_watcher(given)))
     except InputRefused as refused:
         for line in str(refused).splitlines():
             _say(line)
@@ -109,14 +110,10 @@ def run(requests: str, output: str, **given: Any) -> int:
     return summary.exit_code
 
 
-def _watcher(given: dict[str, Any]) -> Any:
-    from ratelimit.jobs.progress import LivePanel, PlainLines  # noqa: PLC0415
-
+def _watcher(given: dict[str, Any]) -> jobs.Watcher | None:
     if given["quiet"] or given["no_progress"]:
         return None
     if sys.stderr.isatty():
-        from rich.console import Console  # noqa: PLC0415
-
         return LivePanel(Console(stderr=True))
     return PlainLines(_say)
 

@@ -104,6 +104,11 @@ class Runner:
             if not flight.sent:
                 flight.task.cancel()
 
+    def leave(self) -> None:
+        """Wait for nothing any more."""
+        for flight in self._flights:
+            flight.task.cancel()
+
     async def _look_through(self) -> Findings:
         journal, options = self._journal, self._options
         known = journal.checked if journal and not options.force else None

@@ -1,0 +1,146 @@
+"""Shows a run while it goes on: a live panel on a terminal, a plain line every so often elsewhere.
+
+It looks at the tally and at the lanes; nothing tells it anything, so a run costs the same whether or not it is watched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table as Grid
+from rich.text import Text
+
+from ratelimit.admission.scheduler import LaneStatus, LimitStatus
+from ratelimit.jobs.job import Watcher
+from ratelimit.jobs.runner import Runner
+from ratelimit.jobs.summary import duration
+from ratelimit.wire.client import Client
+
+_PANEL_EVERY = 0.5  # seconds
+_LINE_EVERY = 10.0
+_MEMORY = 60.0  # seconds of the past that tell how fast it goes
+
+
+class Pace:
+    """How fast answers have come lately."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int]] = []
+
+    def note(self, now: float, answered: int) -> float:
+        """Take in a count; returns answers per second over the last minute."""
+        self._seen.append((now, answered))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - _MEMORY:
+            self._seen.pop(0)
+        (then, before), (last, count) = self._seen[0], self._seen[-1]
+        return (count - before) / (last - then) if last > then else 0.0
+
+
+class PlainLines(Watcher):
+    """A line every ten seconds, for logs and pipes."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    async def watch(self, runner: Runner, client: Client) -> None:
+        """Say how it stands, until cancelled."""
+        pace, clock = Pace(), asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(_LINE_EVERY)
+            self._say(line(runner, client, pace.note(clock(), runner.tally.answers)))
+
+
+class LivePanel(Watcher):
+    """A panel that stays in place, for a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    async def watch(self, runner: Runner, client: Client) -> None:
+        """Draw how it stands, until cancelled."""
+        pace, clock = Pace(), asyncio.get_running_loop().time
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            while True:
+                live.update(panel(runner, client, pace.note(clock(), runner.tally.answers)), refresh=True)
+                await asyncio.sleep(_PANEL_EVERY)
+
+
+def line(runner: Runner, client: Client, rate: float) -> str:
+    """Return how a run stands in one line."""
+    tally, lanes = runner.tally, client.snapshot()
+    if not tally.started_at and tally.looked_at:
+        return f"checking the input: {tally.looked_at:,} lines"
+    left = "" if tally.left is None else f", {tally.left:,} left"
+    return (
+        f"{tally.answers:,} answered, {tally.failed:,} failed{left}, {rate * 60:,.0f} a minute, {_binding(lanes)}, "
+        f"{sum(lane.in_flight for lane in lanes):,} in flight, {client.count.retried:,} retries, "
+        f"{client.count.refused:,} refused, ${tally.cost:,.4f}{_ending(tally.left, rate)}"
+    )
+
+
+def panel(runner: Runner, client: Client, rate: float) -> Panel:
+    """Return how a run stands as a panel."""
+    tally, lanes, count = runner.tally, client.snapshot(), client.count
+    if not tally.started_at:
+        return Panel(Text(f"checking the input: {tally.looked_at:,} lines"), title="ratelimit", title_align="left")
+    done = tally.done_before + tally.answers + tally.failed
+    head = Grid.grid(padding=(0, 2))
+    head.add_row(
+        Text(f"{tally.done_before + tally.answers:,} answered", style="green"),
+        Text(f"{tally.failed:,} failed", style="red" if tally.failed else "dim"),
+        Text("" if tally.left is None else f"{tally.left:,} left"),
+        Text(f"{rate * 60:,.0f} a minute"),
+        Text(_ending(tally.left, rate).removeprefix(", ")),
+    )
+    foot = Grid.grid(padding=(0, 2))
+    projected = tally.cost / tally.answers * (tally.answers + (tally.left or 0)) if tally.answers else 0.0
+    foot.add_row(
+        Text(f"{sum(lane.in_flight for lane in lanes):,} in flight"),
+        Text(f"{count.retried:,} retries"),
+        Text(f"{count.refused:,} refused", style="yellow" if count.refused else "dim"),
+        Text(f"{tally.input_tokens:,} tokens in, {tally.output_tokens:,} out"),
+        Text(f"${tally.cost:,.4f} of about ${projected:,.4f}"),
+    )
+    parts: list[RenderableType] = [
+        ProgressBar(total=tally.total or max(done, 1), completed=done),
+        head,
+        _limits(lanes),
+        foot,
+    ]
+    title = "the service seems to be down: asking now and then" if client.sender.paused else _binding(lanes)
+    return Panel(Group(*parts), title=f"ratelimit: {title}", title_align="left")
+
+
+def _limits(lanes: tuple[LaneStatus, ...]) -> Grid:
+    grid = Grid.grid(padding=(0, 2))
+    for lane in lanes:
+        for limit in lane.limits:
+            used = min(limit.used_last_minute, 1.0)
+            binding = lane.waiting_for == limit.name
+            grid.add_row(
+                Text(lane.name, style="bold" if binding else "dim"),
+                Text(limit.name, style="bold" if binding else ""),
+                ProgressBar(total=1.0, completed=used, width=30),
+                Text(f"{used:4.0%} of {limit.limit:,.0f}", justify="right"),
+                Text(_shared(limit), style="yellow"),
+            )
+    return grid
+
+
+def _shared(limit: LimitStatus) -> str:
+    return f"somebody else takes {1 - limit.share:.0%}" if limit.share < 0.9 else ""
+
+
+def _binding(lanes: tuple[LaneStatus, ...]) -> str:
+    """Return what limits the run now."""
+    reasons = sorted({lane.waiting_for for lane in lanes if lane.waiting and lane.waiting_for})
+    return f"limited by {' and '.join(reasons)}" if reasons else "limited by nothing of ours"
+
+
+def _ending(left: int | None, rate: float) -> str:
+    return f", {duration(left / rate)} to go" if left and rate > 0 else ""

@@ -1,0 +1,108 @@
+"""What a run came to, in words, in JSON, and as an exit code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import msgspec
+
+from ratelimit.admission.scheduler import LaneStatus
+from ratelimit.errors import RateLimitError
+from ratelimit.jobs.tally import Tally
+from ratelimit.wire.sender import Count
+
+INTERRUPTED = 130
+STOPPED = 3
+SOME_FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything worth knowing once a run has ended."""
+
+    total: int | None
+    done_before: int
+    answered: int
+    failed: int
+    left: int | None
+    failures: dict[str, int]
+    attempts: int
+    retried: int
+    refused: int
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    unpriced: int
+    seconds: float
+    in_doubt: int
+    stopped: str | None
+    exit_code: int
+    lanes: tuple[LaneStatus, ...]
+
+    def json(self) -> str:
+        """Return it as one line of JSON."""
+        return msgspec.json.encode(asdict(self)).decode()
+
+    def lines(self) -> list[str]:
+        """Return it as a person wants to read it."""
+        rate = self.answered / self.seconds * 60 if self.seconds else 0.0
+        lines = [
+            f"answered {self.answered:,} in {duration(self.seconds)} ({rate:,.0f} a minute)"
+            + (f", {self.done_before:,} were done before" if self.done_before else ""),
+            f"tokens   {self.input_tokens:,} in, {self.output_tokens:,} out, ${self.cost:,.4f}"
+            + (f" ({self.unpriced:,} answers of models without a price)" if self.unpriced else ""),
+            f"sent     {self.attempts:,} requests: {self.retried:,} again, {self.refused:,} refused by a limit",
+        ]
+        if self.failed:
+            causes = ", ".join(f"{count:,} {code}" for code, count in sorted(self.failures.items()))
+            lines.append(f"failed   {self.failed:,}: {causes}")
+        if self.left:
+            lines.append(f"left     {self.left:,}")
+        if self.stopped:
+            lines.append(f"stopped  {self.stopped}")
+        return lines
+
+
+def summarise(
+    tally: Tally,
+    count: Count,
+    lanes: tuple[LaneStatus, ...],
+    stopped: RateLimitError | None,
+    *,
+    in_doubt: int,
+    interrupted: bool,
+) -> Summary:
+    """Return what a run came to."""
+    code = STOPPED if stopped else SOME_FAILED if tally.failed else 0
+    return Summary(
+        total=tally.total,
+        done_before=tally.done_before,
+        answered=tally.answers,
+        failed=tally.failed,
+        left=tally.left,
+        failures=dict(tally.failures),
+        attempts=tally.attempts,
+        retried=count.retried,
+        refused=count.refused,
+        input_tokens=tally.input_tokens,
+        output_tokens=tally.output_tokens,
+        cost=tally.cost,
+        unpriced=tally.unpriced,
+        seconds=(tally.ended_at or tally.started_at) - tally.started_at,
+        in_doubt=in_doubt,
+        stopped=str(stopped) if stopped else None,
+        exit_code=INTERRUPTED if interrupted else code,
+        lanes=lanes,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
