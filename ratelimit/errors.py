@@ -145,8 +145,8 @@ class UnknownModel(RateLimitError):
     def __init__(self, model: str, near: Sequence[str]) -> None:
         meant = f"did you mean {' or '.join(printable(each) for each in near)}? If not, " if near else ""
         super().__init__(
-            f'no table has limits for the model "{printable(model, 100)}"; {meant}give its limits in ratelimit.toml: '
-            f"[models.{_toml_key(model)}.tiers.tier-1] rpm = 500, tpm = 200_000, one to a line"
+            f'no table has limits for the model "{printable(model, 100)}"; {meant}give its limits in ratelimit.toml '
+            f"under [models.{toml_key(model)}.tiers.tier-1], such as rpm = 500"
         )
         self.model = model
         self.near = tuple(near)
@@ -175,7 +175,7 @@ class ModelNotInTier(RateLimitError):
         )
         super().__init__(
             f"{printable(problem)}; {lowest or 'no tier can:'} give this tier's limits in ratelimit.toml under "
-            f"[models.{_toml_key(model)}.tiers.{tier}]"
+            f"[models.{toml_key(model)}.tiers.{tier}]"
         )
         self.model = model
         self.tier = tier
@@ -330,10 +330,12 @@ class RequestsChanged(RateLimitError):
         self.count = count
 
 
-def _toml_key(name: str) -> str:
-    """A name as a key of TOML, in quotes where it needs them."""
-    bare = name and all(c.isascii() and (c.isalnum() or c in "-_") for c in name)
-    return name if bare else f'"{printable(name, 100)}"'
+def toml_key(name: str) -> str:
+    """A name as a key of TOML, in quotes where it needs them, as a terminal may show it."""
+    if name and len(name) <= 100 and all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
+        return name
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{printable(quoted, 100)}"'
 
 
 class NoKey(RateLimitError):
