@@ -59,6 +59,12 @@ class Family:
     context_window: int = _UNBOUNDED
     max_output: int = _UNBOUNDED
     reasoning: bool = False
+    long: Family | None = None
+    long_over: int = _UNBOUNDED
+
+    def counted_as(self, prompt_tokens: int) -> Family:
+        """The family whose limits a request of so many prompt tokens counts against."""
+        return self.long if self.long is not None and prompt_tokens > self.long_over else self
 
     def answers_as(self, asked: str) -> str:
         """The snapshot a reply names: the one asked for, or the one the alias points to."""
@@ -99,16 +105,13 @@ class Catalogue:
         """Everything this server has."""
         if self._table is None:
             return [each for each in self._known.values() if each is not None]
-        names = self._table.models if self._wanted is None else self._wanted
+        names = set(self._table.models) if self._wanted is None else self._wanted
         return [each for name in sorted(names) if (each := self.find(name)) is not None]
 
     def _must_have(self, name: str, table: tiers.Table) -> str:
-        """The family name of a model that was asked for; raises where the table or the tier does not have it."""
-        model = table.find(name)
-        if model.tiers.get(self.tier) is None:
-            able = [tier for tier in TIERS if model.tiers.get(tier) is not None]
-            raise BadMockOption("--model", name, f"{self.tier} cannot use it; choose one of {', '.join(able)}")
-        return model.name
+        """The family name of a model that was asked for; raises as the table does where the tier has no such model."""
+        table.on(name, self.tier)
+        return table.find(name).name
 
     def _look_up(self, asked: str) -> Family | None:
         if self._table is None:
@@ -117,21 +120,24 @@ class Catalogue:
             model = self._table.find(asked)
         except RateLimitError:
             return None
-        given = model.tiers.get(self.tier)
-        if given is None or (self._wanted is not None and model.name not in self._wanted):
+        if model.long_context_of or (self._wanted is not None and model.name not in self._wanted):
             return None
-        limits = Limits(
-            **{
-                name: round(value)
-                for name in ("rpm", "rpd", "tpm", "batch_queue")
-                if (value := getattr(given, name)) is not None
-            }
-        )
+        return self._family(model, self._table)
+
+    def _family(self, model: tiers.Model, table: tiers.Table) -> Family | None:
+        given = model.tiers.get(self.tier)
+        if given is None:
+            return None
+        limits = Limits(given.rpm, given.rpd, given.tpm, batch_queue=given.batch_queue)
+        # Any number of tokens above the threshold finds the part of the family that counts long requests.
+        long = table.for_input(model.name, _UNBOUNDED) if model.long_context_of is None else model
         return Family(
             model.name,
             self._overrides.over(limits),
-            max(model.snapshots, default=model.name),
+            next(iter(model.snapshots), model.name),
             model.context_window or _UNBOUNDED,
             model.max_output or _UNBOUNDED,
             model.reasoning,
+            self._family(long, table) if long is not model else None,
+            long.long_context_over or _UNBOUNDED,
         )

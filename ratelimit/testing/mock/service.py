@@ -64,6 +64,7 @@ class Lane:
     resolved: str
     asked: str
     lines: str
+    bucket: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class Service:
             return reset(request)
         raw = await read_body(request, self.behaviour.most_body, self.behaviour.body_timeout)
         ask = endpoint.read(raw)
-        lane = self._lane(account, endpoint, ask.model)
+        lane = self._lane(account, endpoint, ask)
         endpoint.check(ask, lane.family)
         record.size = len(raw)
         record.model = lane.family.name
@@ -222,7 +223,8 @@ class Service:
         await response.write_eof()
         return response
 
-    def _lane(self, account: Account, endpoint: Endpoint, model: str) -> Lane:
+    def _lane(self, account: Account, endpoint: Endpoint, ask: Ask) -> Lane:
+        model = ask.model
         lane = self._lanes.get((account, model))
         if lane is None:
             family = self.catalogue.find(model)
@@ -233,7 +235,9 @@ class Service:
             who = [("openai-organization", account.organization), ("openai-project", account.project)]
             counter = self.counters.of(account, family)
             resolved, text = family.answers_as(model), lines(who) + _VERSION
-            lane = self._lanes[account, model] = Lane(account, family, counter, resolved, model, text)
+            lane = self._lanes[account, model] = Lane(account, family, counter, resolved, model, text, family.name)
+        if lane.family.long is not None and lane.family.counted_as(ask.prompt_tokens) is not lane.family:
+            return replace(lane, counter=self.counters.of(account, lane.family.long), bucket=lane.family.long.name)
         return lane
 
     def _admit(self, lane: Lane, ask: Ask, endpoint: Endpoint, record: Record) -> str:
@@ -260,7 +264,7 @@ class Service:
         return refusals.overrun_message(
             overrun,
             model=lane.asked,
-            family=lane.family.name,
+            family=lane.bucket,
             organization=lane.account.organization,
             free=self.catalogue.tier == "free",
         )
