@@ -17,6 +17,7 @@ from ratelimit.jobs.preflight import InputRefused
 from ratelimit.jobs.progress import LivePanel, PlainLines
 from ratelimit.jobs.runner import Options
 from ratelimit.jobs.source import Source
+from ratelimit.jobs.template import Template, Templated
 from ratelimit.settings import load_settings
 
 
@@ -80,7 +81,7 @@ def run(requests: str, output: str, **given: Any) -> int:
         **{name: given[name] for name in ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file")}
     )
     job = jobs.Job(
-        Source(requests, model=given["model"]),
+        _source(requests, given),
         None if output == "-" else Path(output),
         Options(
             limit=given["limit"],
@@ -108,6 +109,18 @@ def run(requests: str, output: str, **given: Any) -> int:
         for line in summary.lines():
             _say(line)
     return summary.exit_code
+
+
+def _source(requests: str, given: dict[str, Any]) -> Source:
+    if given["template"] is None:
+        for needless in ("system", "schema"):
+            if given[needless] is not None:
+                raise click.UsageError(f"--{needless} goes with --template")
+        return Source(requests, model=given["model"])
+    if given["model"] is None:
+        raise click.UsageError("--template needs --model: rows name none")
+    template = Template.read(given["template"], model=given["model"], system=given["system"], schema=given["schema"])
+    return Templated(requests, template=template)
 
 
 def _watcher(given: dict[str, Any]) -> jobs.Watcher | None:

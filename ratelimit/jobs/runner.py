@@ -51,7 +51,7 @@ class Stopped(JobStopped):
     """The run was stopped with work left; the same command continues it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Flight:
     row: Row
     task: asyncio.Task[None] = field(init=False)
@@ -136,9 +136,12 @@ class Runner:
         if not 1 < len(lanes) <= _MOST_FEEDERS:
             await self._feed(None, found, first=True)
             return
-        async with asyncio.TaskGroup() as feeders:
-            for number, lane in enumerate(lanes):
-                feeders.create_task(self._feed(lane, found, first=number == 0))
+        feeders = [asyncio.create_task(self._feed(lane, found, first=lane == lanes[0])) for lane in lanes]
+        try:
+            await asyncio.gather(*feeders)
+        finally:
+            for feeder in feeders:
+                feeder.cancel()
 
     async def _feed(self, lane: str | None, found: Findings, *, first: bool) -> None:
         """Send the rows of one lane, or of all; the first feeder also takes those that belong to none."""
@@ -268,9 +271,10 @@ class Runner:
                 self.stop(Stopped(f"the daily limit of {daily[0]} is reached; run again tomorrow for the rest"))
 
     def _note_spent(self) -> None:
-        if self._journal:
+        spent = self._sender.gate.scheduler.spent()
+        if self._journal and spent:
             try:
-                self._journal.note_spent(self._sender.gate.scheduler.spent(), time.time())
+                self._journal.note_spent(spent, time.time())
             except OutputFailed as failed:
                 self.stop(failed)
 

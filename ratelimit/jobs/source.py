@@ -31,13 +31,16 @@ _BOM = b"\xef\xbb\xbf"
 _LONGEST_ID = 512
 
 
+_ABSENT = msgspec.Raw()
+
+
 class _Line(msgspec.Struct, frozen=True):
     """A line of the Batch API; all fields absent in a bare body."""
 
     custom_id: str | None = None
     method: str | None = None
     url: str | None = None
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = _ABSENT
 
 
 _line = msgspec.json.Decoder(_Line)
@@ -95,7 +98,7 @@ class Source:
 
     def rows(self) -> Iterator[Row]:
         """Yield every line that is not blank."""
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             number = 0
             while line := file.readline(LONGEST_LINE + 1):
                 number += 1
@@ -116,7 +119,7 @@ class Source:
         identifier = f"line-{number}"
         try:
             outer = _decode(line)
-            if outer.body is None:
+            if outer.body is _ABSENT:
                 return Row(number, f"{identifier}-{digest(line):016x}", CHAT_PATH, self._with_model(line))
             identifier = _checked_id(outer.custom_id)
             return Row(number, identifier, _checked_path(outer), self._with_model(bytes(outer.body)))
@@ -175,7 +178,8 @@ def _skip_rest(file: IO[bytes], line: bytes) -> int:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
+def opened(path: str) -> Iterator[IO[bytes]]:
+    """Open an input for reading, unpacked; what goes wrong is said in words of ours."""
     try:
         with _binary(path) as file:
             yield file

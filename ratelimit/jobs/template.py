@@ -1,0 +1,148 @@
+"""Requests made from rows: a CSV or JSONL file of columns, and a text with {column}s to put them in.
+
+So that nobody has to write a converter. Whatever a row holds stays data: it is put in once, and what stands in it is
+not looked at for further columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ratelimit.errors import BadRequest, InputUnreadable, RequestInvalid, printable
+from ratelimit.jobs.source import LONGEST_LINE, Row, Source, digest, opened
+from ratelimit.limits.content import CHAT_PATH
+from ratelimit.wire.messages import parse
+
+_COLUMN = re.compile(r"\{\{|\}\}|\{([^{}\n]+)\}")
+_ID_COLUMNS = ("custom_id", "id")
+
+
+class BadTemplate(BadRequest):
+    """The template or the schema is not one that rows can be put in."""
+
+    def __init__(self, path: Path, why: str, remedy: str) -> None:
+        super().__init__(f"cannot use {printable(str(path))}: {printable(why)}; {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What each row's request looks like."""
+
+    model: str
+    prompt: str
+    system: str | None = None
+    schema: Mapping[str, Any] | None = None
+
+    @classmethod
+    def read(cls, prompt: Path, *, model: str, system: str | None = None, schema: Path | None = None) -> Template:
+        """Read a prompt and a schema from their files."""
+        return cls(model, _text(prompt), system, _schema(schema) if schema else None)
+
+    def body(self, columns: Mapping[str, Any]) -> bytes:
+        """Return the body for one row; raises `RequestInvalid` for a column the row has not."""
+        messages = [{"role": "system", "content": fill(self.system, columns)}] if self.system else []
+        messages.append({"role": "user", "content": fill(self.prompt, columns)})
+        body: dict[str, Any] = {"model": self.model, "messages": messages}
+        if self.schema is not None:
+            answer = {"name": "answer", "strict": True, "schema": self.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": answer}
+        return msgspec.json.encode(body)
+
+
+def fill(text: str, columns: Mapping[str, Any]) -> str:
+    """Put a row's columns into a text; {{ and }} stand for braces."""
+
+    def put(found: re.Match[str]) -> str:
+        name = found[1]
+        if name is None:
+            return found[0][0]
+        if name not in columns:
+            raise RequestInvalid(
+                f"the row has no column {printable(name)!r}, only {printable(', '.join(map(str, columns)))}",
+                "name a column that is there, or write {{ and }} for braces",
+            )
+        value = columns[name]
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+    return _COLUMN.sub(put, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Templated(Source):
+    """A source whose lines are rows of columns."""
+
+    template: Template | None = None
+
+    def rows(self) -> Iterator[Row]:
+        """Yield a request for every row."""
+        assert self.template is not None  # noqa: S101 - it is what makes a source templated
+        with opened(self.path) as file:
+            if ".csv" in Path(self.path).suffixes:
+                yield from self._of_csv(file)
+                return
+            number = 0
+            while line := file.readline(LONGEST_LINE):
+                number += 1
+                line = line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip(b"\r\n \t")
+                if line:
+                    yield self._of_json(number, line)
+
+    def _of_csv(self, file: Any) -> Iterator[Row]:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        reader = csv.DictReader(text, restkey="", restval=None)
+        try:
+            for columns in reader:
+                yield self._row(reader.line_num, columns)
+        except UnicodeDecodeError:
+            raise InputUnreadable(self.path, f"line {reader.line_num + 1} is not UTF-8") from None
+        except csv.Error as error:
+            raise InputUnreadable(self.path, f"line {reader.line_num + 1}: {error}") from None
+        finally:
+            text.detach()
+
+    def _of_json(self, number: int, line: bytes) -> Row:
+        try:
+            columns = parse(line)
+            if not isinstance(columns, dict):
+                raise RequestInvalid("the row is not an object", 'a row is {"column": value, ...}')  # noqa: TRY301
+        except RequestInvalid as error:
+            return Row(number, f"line-{number}", problem=str(error))
+        return self._row(number, columns)
+
+    def _row(self, number: int, columns: Mapping[str, Any]) -> Row:
+        try:
+            if "" in columns or (None in columns.values() and ".csv" in Path(self.path).suffixes):
+                raise RequestInvalid("the row has not as many fields as the header", "give each row all columns")  # noqa: TRY301
+            body = self.template.body(columns) if self.template else b""
+        except RequestInvalid as error:
+            return Row(number, f"line-{number}", problem=str(error))
+        name = next((columns[key] for key in _ID_COLUMNS if columns.get(key) not in {None, ""}), None)
+        identifier = f"line-{number}-{digest(body):016x}" if name is None else str(name)
+        return Row(number, identifier, CHAT_PATH, body)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadTemplate(path, "it is not UTF-8", "save it as UTF-8") from None
+    except OSError as error:
+        raise BadTemplate(path, error.strerror or str(error), "name a file that can be read") from None
+
+
+def _schema(path: Path) -> Mapping[str, Any]:
+    try:
+        schema = parse(_text(path).encode())
+    except RequestInvalid as error:
+        raise BadTemplate(path, str(error), "a schema is a JSON object") from None
+    if not isinstance(schema, dict):
+        raise BadTemplate(path, "it is not an object", "a schema is a JSON object")
+    return schema
