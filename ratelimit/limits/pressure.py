@@ -240,11 +240,12 @@ class Feedback:
             unseen = proves(quota, hold, bucket, theirs, now, refused=True)
             first = not pressure.synced
             pressure.drifted(unseen, now)
-            if unseen:
-                bucket.shift(unseen, now)
-                if first:
-                    return [Change("drift", bucket.limit.name, 0, unseen)]  # spent before we came, by whomever
-            return pressure.hit(max(unseen, 0), now, blind=False)
+            if not unseen:
+                return pressure.hit(0, now, blind=False)
+            bucket.shift(unseen, now)
+            drift = Change("drift", bucket.limit.name, 0, unseen)
+            # What the first reply tells of was spent before we came, by whomever.
+            return [drift] if first else [drift, *pressure.hit(max(unseen, 0), now, blind=False)]
         if self._beyond(bucket, hold, now):
             return pressure.flatten(now)
         return pressure.hit(0, now, blind=True)
@@ -269,7 +270,7 @@ def _close(bucket: Bucket, observed: Observed, now: float, most: float) -> list[
     if told is None and observed.refusal:
         told = observed.refusal.wait
     wait = min(max(1.0 if told is None else told, 0), most)
-    if now + wait <= bucket.closed_until:
+    if now + wait <= max(bucket.closed_until, now):
         return []
     bucket.closed_until = now + wait
     return [Change("cooled", bucket.limit.name, 0, wait)]
