@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_type_hints
@@ -92,7 +92,7 @@ class Settings:
     def origin(self, name: str) -> str:
         """Return where the value of a setting comes from, in words."""
         if name not in NAMES:
-            raise _unknown(name, NAMES)
+            raise _unknown(name, name)
         return self.origins.get(name, "the default")
 
 
@@ -118,7 +118,7 @@ def load_settings(**flags: object) -> Settings:
     """
     flags = {name: _wrapped(name, value) for name, value in flags.items() if value is not None}
     variables, dotenv, files = _environment(), _dotenv(), _files()
-    given = _named("--{}", flags)
+    given = _named("{}", flags, _option)
     azure = any("azure_api_version" in place.values for place in (given, *files)) or any(
         f"{PREFIX}AZURE_API_VERSION" in each for each in (variables, dotenv)
     )
@@ -134,7 +134,7 @@ def load_settings(**flags: object) -> Settings:
         raise _refused(wrong, origins[wrong], next(p.values[wrong] for p in places if wrong in p.values))
     settings = Settings(**values, origins=origins)
     _check(settings)
-    return settings
+    return replace(settings, base_url=settings.base_url.rstrip("/"))
 
 
 def _validated(sources: Iterable[Mapping[str, object]]) -> tuple[dict[str, Any], str | None]:
@@ -237,21 +237,21 @@ def _unreadable(error: Exception) -> str:
     return printable(error.strerror or str(error)) if isinstance(error, OSError) else printable(str(error))
 
 
-def _named(template: str, table: Mapping[str, object]) -> _Place:
-    """Return a place that calls settings by their names, or as options if so the template begins."""
-    where = {name: template.format(name.replace("_", "-") if template.startswith("--") else name) for name in table}
+def _named(template: str, table: Mapping[str, object], spell: Callable[[str], str] = str) -> _Place:
+    """Return a place that has settings under their names."""
+    where = {name: template.format(spell(name)) for name in table}
     for name in table:
         if name not in NAMES:
-            raise _unknown(where[name], NAMES, name)
+            raise _unknown(where[name], name, spell)
     return _Place({name: _tidied(name, value) for name, value in table.items()}, where)
 
 
 def _spelt(template: str, variables: Mapping[str, object], *, azure: bool) -> _Place:
     """Return a place that calls settings by the names of variables, and has text for everything."""
-    ours = {f"{PREFIX}{name.upper()}": name for name in NAMES}
+    ours = {_variable(name): name for name in NAMES}
     for variable in variables:
         if variable.startswith(PREFIX) and variable not in ours:
-            raise _unknown(template.format(variable), ours, variable)
+            raise _unknown(template.format(variable), variable.removeprefix(PREFIX).lower(), _variable)
     # A key for one vendor is not sent to another.
     keys = {AZURE_KEY: "api_key"} if azure else {}
     vendor = {variable: name for variable, name in VENDOR.items() if not azure or name != "api_key"}
@@ -266,7 +266,9 @@ def _spelt(template: str, variables: Mapping[str, object], *, azure: bool) -> _P
 
 def _wrapped(name: str, value: object) -> object:
     """Return what may be a key as a secret: that of the key's setting, or of one that nobody knows."""
-    return Secret(value.strip()) if isinstance(value, str) and (name == "api_key" or name not in NAMES) else value
+    if isinstance(value, Secret) or (name in NAMES and name != "api_key"):
+        return value
+    return Secret(value.strip() if isinstance(value, str) else "")
 
 
 def _number(name: str, text: object) -> object:
@@ -285,8 +287,6 @@ def _tidied(name: str, value: object) -> object:
     value = value.strip()
     if name == "tiers_file":
         return Path(value).expanduser()
-    if name == "base_url":
-        return value.rstrip("/")
     return value.lower().replace(" ", "-") if name in _LOWER else value
 
 
@@ -295,7 +295,7 @@ def _check(settings: Settings) -> None:
     for name, good in _RULES.items():
         if (value := getattr(settings, name)) is not None and not good(value):
             raise _refused(name, settings.origin(name), value)
-    if settings.azure_api_version and settings.base_url == _OPENAI:
+    if settings.azure_api_version and settings.base_url.rstrip("/") == _OPENAI:
         raise BadSettings(
             settings.origin("azure_api_version"),
             f"cannot go with {_OPENAI}, which is base_url by {settings.origin('base_url')}",
@@ -332,6 +332,14 @@ def _refused(name: str, where: str, value: object) -> BadSettings:
     return BadSettings(where, f"cannot be {shown}", _FIELDS[name].metadata["write"])
 
 
-def _unknown(where: str, known: Iterable[str], name: str | None = None) -> BadSettings:
-    near = get_close_matches(name or where, known, 1)
-    return BadSettings(where, "is no setting", f"did you mean {near[0]}?" if near else _LIST)
+def _unknown(where: str, name: str, spell: Callable[[str], str] = str) -> BadSettings:
+    near = get_close_matches(name, NAMES, 1)
+    return BadSettings(where, "is no setting", f"did you mean {spell(near[0])}?" if near else _LIST)
+
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -82,17 +82,15 @@ def _one(model: Model, table: Table, only: str | None) -> Sheet:
 
 def _all(table: Table, tier: str | None) -> Sheet:
     models = table.models.values()
+    notes = tuple(filter(None, (_dates(models), "The sources are with each model: ratelimit limits MODEL")))
     if tier:
-        return Sheet(
-            f"Limits on {_label(tier)}",
-            *_figures("Model", ((model.name, model.tiers.get(tier, _UNKNOWN)) for model in models)),
-            ("The sources are with each model: ratelimit limits MODEL",),
-        )
+        named = ((model.name, model.tiers.get(tier, _UNKNOWN)) for model in models)
+        return Sheet(f"Limits on {_label(tier)}", *_figures("Model", named), notes)
     return Sheet(
         "Requests and tokens per minute",
         ("Model", *(_label(tier) for tier in TIERS)),
-        tuple((model.name, *(_pair(model.tiers.get(tier)) for tier in TIERS)) for model in models),
-        ("All limits of a model, and the sources: ratelimit limits MODEL",),
+        tuple((model.name, *(_pair(model, tier) for tier in TIERS)) for model in models),
+        ("no: this tier cannot use the model. ?: no figures. -: no such limit.", *notes),
     )
 
 
@@ -113,8 +111,11 @@ def _cells(found: TierLimits | str | None, *, days: bool) -> tuple[str, ...]:
     return tuple("-" if each is None else f"{each:,}" for each in figures)
 
 
-def _pair(found: TierLimits | None) -> str:
-    return f"{_short(found.rpm)}/{_short(found.tpm)}" if found else "-"
+def _pair(model: Model, tier: str) -> str:
+    if tier not in model.tiers:
+        return "?"
+    found = model.tiers[tier]
+    return f"{_short(found.rpm)}/{_short(found.tpm)}" if found else "no"
 
 
 def _short(amount: int | None) -> str:
@@ -128,8 +129,18 @@ def _short(amount: int | None) -> str:
 
 
 def _sources(model: Model) -> Iterator[str]:
+    """Say where the figures are from, once where several groups of them are from one place."""
+    groups: dict[Source, list[str]] = {}
     for group, source in model.sources.items():
-        yield f"Source of {group}: {_said(source)}"
+        groups.setdefault(source, []).append(group)
+    for source, named in groups.items():
+        yield f"Source of {', '.join(named)}: {_said(source)}"
+
+
+def _dates(models: Iterable[Model]) -> str:
+    known = [model.sources["limits"].as_of for model in models if "limits" in model.sources]
+    dates = sorted({each for each in known if each})
+    return f"Figures as of {' to '.join(str(each) for each in dict.fromkeys((dates[0], dates[-1])))}." if dates else ""
 
 
 def _said(source: Source) -> str:
