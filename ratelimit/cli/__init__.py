@@ -18,7 +18,9 @@ from ratelimit import __version__
 from ratelimit.errors import RateLimitError, printable
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "mock": ("ratelimit.cli.mock:mock", "Serve a local API that limits, answers and fails like the real one."),
     "limits": ("ratelimit.cli.limits:limits", "Show what each model allows on each tier."),
+    "plan": ("ratelimit.cli.plan:command", "Say how long a file of requests takes and what it costs."),
     "run": ("ratelimit.cli.run:run", "Send a file of requests; the same command again continues."),
 }
 """Every command: where it is, and the line that `--help` has for it."""

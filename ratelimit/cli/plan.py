@@ -1,0 +1,131 @@
+"""`ratelimit plan`: how long a job will take and what it will cost, before a cent is spent."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table as Grid
+
+from ratelimit.compose import make_table
+from ratelimit.errors import RateLimitError, printable
+from ratelimit.jobs.plan import LanePlan, TierPlan, plan
+from ratelimit.jobs.source import Source
+from ratelimit.jobs.summary import duration
+from ratelimit.jobs.survey import Survey, survey
+from ratelimit.limits.tiers import TIERS, Table, TierLimits
+from ratelimit.settings import load_settings
+
+_SHOWN = 20
+
+
+@click.command("plan")
+@click.argument("requests", metavar="REQUESTS")
+@click.option("--tier", help="Usage tier of the key: free, tier-1 ... tier-5.")
+@click.option("--all-tiers", is_flag=True, help="One row for each tier.")
+@click.option("--model", help="The model for lines that name none.")
+@click.option("--tiers-file", type=click.Path(path_type=Path, dir_okay=False), help="Tier tables of your own.")
+@click.option("--expected-output", type=click.IntRange(0), metavar="TOKENS", help="How long answers will be.")
+@click.option("--sample", type=click.IntRange(2), metavar="N", help="Measure one line in N; the error is stated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(requests: str, **given: Any) -> int:
+    r"""Say how long a file of requests takes and what it costs, without sending anything.
+
+    The time comes from the scheduler itself, run over the file on a virtual clock.
+
+    \b
+    Examples:
+      ratelimit plan requests.jsonl --tier tier-1
+      ratelimit plan requests.jsonl --all-tiers --expected-output 150
+    """
+    settings = load_settings(tier=given["tier"], tiers_file=given["tiers_file"])
+    table = make_table(settings)
+    found = Survey()
+    for found in survey(  # noqa: B007 - the last one is the whole
+        Source(requests, model=given["model"]),
+        table,
+        every=given["sample"] or 1,
+        expected_output=given["expected_output"],
+    ):
+        pass
+    tiers = TIERS if given["all_tiers"] else (settings.tier,)
+    plans = [plan(found, tier, _limits(found, table, tier), concurrency=settings.concurrency) for tier in tiers]
+    if given["as_json"]:
+        click.echo(_json(found, plans))
+    else:
+        _show(found, plans)
+    return 1 if found.problems or found.duplicates else 0
+
+
+def _limits(found: Survey, table: Table, tier: str) -> dict[str, TierLimits | RateLimitError]:
+    limits: dict[str, TierLimits | RateLimitError] = {}
+    for name in found.loads:
+        try:
+            limits[name] = table.on(name, tier)
+        except RateLimitError as error:
+            limits[name] = error
+    return limits
+
+
+def _json(found: Survey, plans: list[TierPlan]) -> str:
+    whole = {
+        "rows": found.rows,
+        "measured": found.measured,
+        "error": found.error(),
+        "problems": {str(number): text for number, text in found.problems.items()},
+        "duplicates": found.duplicates,
+        "plans": [{**asdict(each), "seconds": each.seconds} for each in plans],
+    }
+    return msgspec.json.encode(whole).decode()
+
+
+def _show(found: Survey, plans: list[TierPlan]) -> None:
+    click.echo(f"{found.rows:,} requests" + _sampled(found))
+    for number, text in sorted(found.problems.items())[:_SHOWN]:
+        click.echo(f"line {number}: {printable(text)}")
+    if len(found.problems) > _SHOWN:
+        click.echo(f"and {len(found.problems) - _SHOWN:,} more lines that cannot be sent")
+    if found.duplicates:
+        click.echo(f"{found.duplicates:,} ids stand more than once; `ratelimit run` will name their lines")
+    grid = Grid(box=None, pad_edge=False)
+    for title in ("Tier", "Model", "Requests", "Tokens in", "Time", "Limited by", "Cost", "By Batch API"):
+        grid.add_column(title, justify="left" if title in {"Tier", "Model", "Limited by"} else "right", no_wrap=True)
+    for each in plans:
+        for lane in each.lanes:
+            grid.add_row(each.tier, *_cells(lane))
+    Console(highlight=False, width=None if Console().is_terminal else 160).print(grid)
+    for lane in {lane.model: lane for each in plans for lane in each.lanes if lane.oversize}.values():
+        click.echo(
+            f"{lane.oversize:,} requests to {lane.model} are larger than its tokens per minute and can never pass"
+        )
+
+
+def _cells(lane: LanePlan) -> tuple[str, ...]:
+    cost = f"${lane.cost.expected:,.2f} ({lane.cost.least:,.2f} to {lane.cost.most:,.2f})" if lane.cost else "no price"
+    if lane.unusable:
+        return lane.model, f"{lane.requests:,}", f"{lane.input_tokens:,}", "not supported", "", "", ""
+    batches = lane.batches
+    by_batch = ""
+    if batches:
+        price = "" if batches.cost is None else f"${batches.cost:,.2f}, "
+        rounds = "" if batches.rounds is None else f" in {batches.rounds:,} round{'s' * (batches.rounds != 1)}"
+        by_batch = f"{price}{batches.files:,} batch{'es' * (batches.files != 1)}{rounds}"
+    return (
+        lane.model,
+        f"{lane.requests:,}",
+        f"{lane.input_tokens:,}",
+        duration(lane.seconds or 0.0),
+        lane.binding or "nothing",
+        cost,
+        by_batch,
+    )
+
+
+def _sampled(found: Survey) -> str:
+    if found.measured >= found.rows:
+        return ""
+    return f", of which {found.measured:,} were measured; token totals are within {found.error():.1%} (95 %)"
