@@ -18,6 +18,7 @@ import asyncio
 from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush, heappushpop
+from math import inf
 
 from ratelimit.admission.events import Changed, Event, Granted, Observer, Queued, Refused, Settled, Waiting
 from ratelimit.admission.ledger import Ledger
@@ -80,6 +81,7 @@ class Lane:
         self._scouting_until = 0.0
         self._patience = patience
         self._answered = False
+        self._cooled_at = -inf
         self._pacer = Pacer(pace)
 
     async def admit(self, cost: Cost, *, priority: float, arrival: int, wait_at_most: float | None = None) -> Hold:
@@ -139,10 +141,12 @@ class Lane:
             self._tell(Refused(self.name, self._loop.time(), named, observed.retry_after))
         self._report(changes)
 
-    def cool(self, seconds: float) -> None:
-        """Send nothing for so long."""
-        self.ledger.cool(seconds)
-        self._changed.set()
+    def cool(self, seconds: float, hold: Hold | None = None) -> None:
+        """Send nothing for so long; once for all requests that were on the way together when the first said so."""
+        if hold is None or hold.sent_at is None or hold.sent_at > self._cooled_at:
+            self._cooled_at = self._loop.time()
+            self.ledger.cool(seconds)
+            self._changed.set()
 
     def resize(self, concurrency: int) -> None:
         """Allow so many in flight from now on."""

@@ -14,7 +14,7 @@ it is asked for one volley at a time, by the dispatcher or by a caller whom nobo
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, inf
 
 from aiolimiter import AsyncLimiter
 
@@ -39,32 +39,46 @@ class Pacer:
         self._limiter: AsyncLimiter | None = None
         self._volley = 1
         self._left = 0  # of the volley that may leave now
-        self._fresh_until = -1.0
+        self._used_up = False
+        self._asked_at = -inf
+        self._left_at = -inf
+        self._fresh_until = -inf
 
     def ready(self, quota: Quota, cost: Cost, now: float) -> bool:
         """Return whether a request may leave now as far as pacing goes, so that `wait` would not."""
-        if now >= self._fresh_until:
+        if now >= self._fresh_until or not self._has_room():
             self._fresh_until = now + _FRESH
             rate = self._sustained(quota, cost) * self._times(quota, now)
             if rate > self._rate * _NEAR or rate * _NEAR < self._rate:
                 self._rate = rate
                 self._volley, self._left = max(ceil(rate * _VOLLEY), 1), 0
                 self._limiter = AsyncLimiter(self._volley, self._volley / rate) if rate else None
-        return self._limiter is None or self._left > 0 or self._limiter.has_capacity(self._volley)
+                self._used_up = self._limiter is not None and now < self._left_at + self._volley / rate
+        self._asked_at = now
+        return self._has_room()
 
     async def wait(self) -> None:
         """Wait until a request may leave; it need not."""
-        if self._limiter is not None and not self._left:
-            await self._limiter.acquire(self._volley)
-            self._left = self._volley
+        if (limiter := self._limiter) is not None:
+            if self._used_up:  # a limiter starts with a volley to spend, which the one before it has spent
+                self._used_up = False
+                await limiter.acquire(self._volley)
+            if not self._left:
+                await limiter.acquire(self._volley)
+                self._left = self._volley
 
     def spend(self, cost: Cost) -> None:
         """Count a request that leaves, after `wait`."""
         self._left -= 1
+        self._left_at = self._asked_at
         usual = self._usual
         for unit, amount in cost.items():
             known = usual.get(unit, amount)
             usual[unit] = known + (amount - known) / _MEMORY
+
+    def _has_room(self) -> bool:
+        limiter = self._limiter
+        return limiter is None or self._left > 0 or (not self._used_up and limiter.has_capacity(self._volley))
 
     def gap(self, quota: Quota, cost: Cost) -> float:
         """Return the seconds between two requests of a lane that goes as slowly as it may."""
@@ -76,7 +90,8 @@ class Pacer:
         slowest = 0.0
         for bucket in quota.buckets:
             unit = bucket.limit.unit
-            usual = self._usual.get(unit, 0) or cost.get(unit, 0)
+            own = cost.get(unit, 0)
+            usual = min(self._usual.get(unit, own), own)  # a large one before it is no reason for this one to linger
             if usual and bucket.limit.window <= MINUTE:
                 if bucket.burst < bucket.limit.rate:
                     return 0.0  # a lane that saves nothing up is spaced by its bucket; more would lose its time

@@ -71,7 +71,7 @@ class Turn:
         if because_of_limit:
             self._lane.refused(hold, observed)
         else:
-            self._lane.cool(1.0 if observed.retry_after is None else observed.retry_after)
+            self._lane.cool(1.0 if observed.retry_after is None else observed.retry_after, hold)
         self._end({"requests": hold.cost.get("requests", 0)}, "refused")
 
     def unknown(self) -> None:

@@ -10,7 +10,7 @@ from servers import Network, Service, flood, of_tokens, rival_in_bursts, rival_s
 from ratelimit.admission.scheduler import Scheduler
 from ratelimit.limits.bucket import MINUTE, Limit
 
-RPM, TPM, PART = 300, 60_000, 0.4
+RPM, TPM, PART = 600, 60_000, 0.4
 GONE, END = 600.0, 900.0
 RIVALS = pytest.mark.parametrize("rival", [rival_steadily, rival_in_bursts], ids=["steady", "in bursts"])
 
