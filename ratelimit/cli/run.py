@@ -95,6 +95,7 @@ def run(requests: str, output: str, **given: Any) -> int:
             concurrency=settings.concurrency,
         ),
         retry_failed=given["retry_failed"],
+        report=given["report"],
     )
     say = _silent if given["quiet"] else _say
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratelimit.compose import make_client, make_table
+from ratelimit.jobs import report
 from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.runner import Options, Runner, Stopped
 from ratelimit.jobs.source import Source
@@ -31,6 +32,7 @@ class Job:
     output: Path | None  # None: standard output, from which nothing can be resumed
     options: Options
     retry_failed: bool = False
+    report: Path | None = None
 
 
 class Watcher:
@@ -60,7 +62,7 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
             finally:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
-        return summarise(
+        summary = summarise(
             runner.tally,
             client.count,
             client.snapshot(),
@@ -68,6 +70,10 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
             in_doubt=len(journal.in_doubt) if journal else 0,
             interrupted=bool(interrupted),
         )
+        if job.report:
+            report.write(job.report, summary, runner.tally)
+            say(f"report   {job.report}")
+        return summary
 
 
 def _report_doubt(journal: Journal, say: Say) -> None:

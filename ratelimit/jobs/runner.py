@@ -258,17 +258,18 @@ class Runner:
                 self.stop(failed)
 
     async def _watch(self) -> None:
-        """Stop at the deadline, or where a day's limit is reached and the run is not to wait for the next."""
+        """Note what is waited for; stop at the deadline, or at a day's limit where the run is not to wait for more."""
         options, clock = self._options, asyncio.get_running_loop().time
         end = None if options.deadline is None else clock() + options.deadline
-        while end is not None or options.pause_at_daily_limit:
+        while True:
             await asyncio.sleep(1.0 if end is None else min(max(end - clock(), 0.01), 1.0))
             if end is not None and clock() >= end:
                 self.stop(Stopped(f"the deadline of {options.deadline:g} s has passed; run again for the rest"))
-            lanes = self._sender.gate.scheduler.snapshot()
-            daily = [lane.name for lane in lanes if lane.waiting_for in {"RPD", "TPD"}]
-            if options.pause_at_daily_limit and daily:
-                self.stop(Stopped(f"the daily limit of {daily[0]} is reached; run again tomorrow for the rest"))
+            for lane in self._sender.gate.scheduler.snapshot():
+                if lane.waiting_for:
+                    self.tally.waited[lane.waiting_for] += 1
+                if options.pause_at_daily_limit and lane.waiting_for in {"RPD", "TPD"}:
+                    self.stop(Stopped(f"the daily limit of {lane.name} is reached; run again tomorrow for the rest"))
 
     def _note_spent(self) -> None:
         spent = self._sender.gate.scheduler.spent()

@@ -37,6 +37,7 @@ class Tally:
         self.attempts = 0
         self.answers = 0
         self.failures: Counter[str] = Counter()
+        self.waited: Counter[str] = Counter()  # seconds in which a lane waited, by what for
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost = 0.0
