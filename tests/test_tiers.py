@@ -39,46 +39,14 @@ REFERENCE = {
     },
 }
 
-FAMILIES = [
-    "gpt-4o-mini",
-    "o4-mini",
-    "gpt-4o",
-    "o1",
-    "o1-pro",
-    "o3",
-    "o3-pro",
-    "gpt-5-pro",
-    "gpt-4.1",
-    "gpt-4.1-long-context",
-    "gpt-4.1-mini",
-    "gpt-4.1-mini-long-context",
-    "gpt-4.1-nano",
-    "gpt-4.1-nano-long-context",
-    "o3-mini",
-    "gpt-5",
-    "gpt-5.1",
-    "gpt-5.2",
-    "gpt-5.4",
-    "gpt-5.6-sol",
-    "gpt-6-astra",
-    "gpt-5.6-terra",
-    "gpt-5-mini",
-    "gpt-5.4-mini",
-    "gpt-5.6-luna",
-    "gpt-5-nano",
-    "gpt-5-chat-latest",
-    "gpt-5.1-chat-latest",
-    "gpt-5.2-chat-latest",
-    "gpt-5.3-chat-latest",
-    "chat-latest",
-    "text-embedding-3-small",
-    "text-embedding-3-large",
-    "text-embedding-ada-002",
-    "gpt-4-turbo",
-    "gpt-4",
-    "gpt-3.5-turbo",
-    "omni-moderation",
-]
+NAMES = """
+gpt-4o-mini o4-mini gpt-4o o1 o1-pro o3 o3-pro gpt-5-pro gpt-4.1 gpt-4.1-long-context gpt-4.1-mini
+gpt-4.1-mini-long-context gpt-4.1-nano gpt-4.1-nano-long-context o3-mini gpt-5 gpt-5.1 gpt-5.2 gpt-5.4 gpt-5.6-sol
+gpt-6-astra gpt-5.6-terra gpt-5-mini gpt-5.4-mini gpt-5.6-luna gpt-5-nano gpt-5-chat-latest gpt-5.1-chat-latest
+gpt-5.2-chat-latest gpt-5.3-chat-latest chat-latest text-embedding-3-small text-embedding-3-large
+text-embedding-ada-002 gpt-4-turbo gpt-4 gpt-3.5-turbo omni-moderation
+"""
+FAMILIES = NAMES.split()
 
 # One model of each published table, and a second where several share one: RPM, RPD, TPM, batch queue.
 PUBLISHED = [
@@ -228,7 +196,8 @@ def test_a_model_is_found_by_all_its_names(table: Table, asked: str, family: str
         (
             "ft:gpt-9:org::id",
             (
-                'no table has limits for the model "ft:gpt-9:org::id"; did you mean gpt-5 or gpt-4 or gpt-4o? If not, give its '
+                'no table has limits for the model "ft:gpt-9:org::id"; '
+                "did you mean gpt-5 or gpt-4 or gpt-4o? If not, give its "
                 'limits in ratelimit.toml under [models."ft:gpt-9:org::id".tiers.tier-1], such as rpm = 500'
             ),
         ),
@@ -284,7 +253,8 @@ def test_limits_are_the_rates_and_not_the_batch_queue(table: Table) -> None:
             "gpt-5.4",
             "free",
             (
-                "nobody has said what free allows for gpt-5.4; the lowest tier with figures is tier-1: choose it, or give "
+                "nobody has said what free allows for gpt-5.4; "
+                "the lowest tier with figures is tier-1: choose it, or give "
                 'this tier\'s limits in ratelimit.toml under [models."gpt-5.4".tiers.free]'
             ),
         ),

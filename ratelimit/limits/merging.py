@@ -95,7 +95,7 @@ class _Merge:
         changed |= {key: self.part[key] for key in ("provider", "long_context_of") if key in self.part}
         if changed.get("provider", "") not in {"", *self.providers}:
             provider = changed["provider"]
-            remedy = f"write its base_url under {table('providers', provider)}, or one of {_list(self.providers)}"
+            remedy = f"write its base_url under {table('providers', provider)}{_or_one_of(self.providers)}"
             raise self.bad(("provider",), f"there is no provider {toml_key(provider)}", remedy)
         return replace(
             self.old or Model(self.name), tiers=tiers, prices=self._prices(), sources=self._sources(), **changed
@@ -154,33 +154,31 @@ class _Merge:
     def _source(self, group: Group, name: str) -> Source:
         if name in self.sources:
             return self.sources[name]
-        remedy = f"write its text under {table('sources', name)}, or one of {_list(self.sources)}"
+        remedy = f"write its text under {table('sources', name)}{_or_one_of(self.sources)}"
         raise self.bad(("sources", group), f"there is no source {toml_key(name)}", remedy)
 
 
-def _list(names: Mapping[str, object]) -> str:
-    return ", ".join(toml_key(name) for name in names) or "those you describe"
+def _or_one_of(names: Mapping[str, object]) -> str:
+    return f", or one of {', '.join(toml_key(name) for name in names)}" if names else ""
 
 
 def _refuse_claims(file: Path, parts: Mapping[str, Any], models: Mapping[str, Model]) -> None:
     """Names belong to one model each: two would keep two counts of one limit."""
-    claims = {name: model for model in models.values() if model.name not in parts for name in model.names}
+    owners = {name: model.name for model in models.values() if model.name not in parts for name in model.names}
     for model in (models[name] for name in parts):
-        for kind, names in (("", (model.name,)), ("aliases", model.aliases), ("snapshots", model.snapshots)):
-            for name in names:
-                other = claims.setdefault(name, model)
-                if other is model and (not kind or name != model.name):
-                    continue
-                at = place("models", model.name, kind) if kind else table("models", model.name)
-                whose = (
-                    "the name of the model itself" if other is model else f"a name of {toml_key(other.name)} already"
-                )
-                remedy = (
-                    "leave it with one of the two"
-                    if kind
-                    else f"change the limits of both under {table('models', other.name)}: all its names share them"
-                )
-                raise BadTable(file, at, f"{toml_key(name)} is {whose}", remedy)
+        at, name = table("models", model.name), toml_key(model.name)
+        if owner := owners.get(model.name):
+            remedy = f"change the limits of both under {table('models', owner)}: all its names share them"
+            raise BadTable(file, at, f"{name} is a name of {toml_key(owner)} already", remedy)
+        for kind in ("aliases", "snapshots"):
+            for each in getattr(model, kind):
+                owner = model.name if each == model.name else owners.get(each)
+                if owner:
+                    remedy = "leave it out" if owner == model.name else "leave it with one of the two"
+                    problem = f"{toml_key(each)} is a name of {toml_key(owner)} already"
+                    raise BadTable(file, place("models", model.name, kind), problem, remedy)
+                owners[each] = model.name
+        owners[model.name] = model.name
 
 
 def _refuse_loose_ends(file: Path, model: Model, models: Mapping[str, Model]) -> None:
@@ -192,6 +190,10 @@ def _refuse_loose_ends(file: Path, model: Model, models: Mapping[str, Model]) ->
             raise BadTable(file, place("models", model.name, "long_context_of"), problem, "name one of the table")
         if model.long_context_over is None:
             raise BadTable(file, at, "long_context_over is missing", "write it in input tokens, such as 128_000")
+        for other in models.values():
+            if other.long_context_of == base.name and other is not model:
+                problem = f"{toml_key(base.name)} has {toml_key(other.name)} for its long requests already"
+                raise BadTable(file, place("models", model.name, "long_context_of"), problem, "change that one")
     elif model.long_context_over is not None:
         remedy = "write the model that shorter requests count against"
         raise BadTable(file, at, "long_context_over has no long_context_of", remedy)
