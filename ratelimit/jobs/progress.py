@@ -120,7 +120,7 @@ def _limits(lanes: tuple[LaneStatus, ...]) -> Grid:
     grid = Grid.grid(padding=(0, 2))
     for lane in lanes:
         for limit in lane.limits:
-            used = min(limit.used_last_minute, 1.0)
+            used = min(max(limit.used_last_minute, 0.0), 1.0)
             binding = lane.waiting_for == limit.name
             grid.add_row(
                 Text(lane.name, style="bold" if binding else "dim"),

@@ -194,9 +194,11 @@ class Quota:
         return total
 
     def used_lately(self, bucket: Bucket, now: float) -> float:
-        """Return the part of a limit that was sent over its last minute (or its window, if shorter)."""
-        window = min(bucket.limit.window, MINUTE)
-        return self.meter.since(bucket.limit.unit, now - window) / (bucket.limit.rate * window)
+        """Return the part of a limit that was sent over its last window; of a day's, what has not come back yet."""
+        window = bucket.limit.window
+        if window > MINUTE:
+            return bucket.missing(now) / bucket.limit.amount
+        return self.meter.since(bucket.limit.unit, now - window) / bucket.limit.amount
 
     def _note(self, hold: Hold, actual: Cost) -> None:
         if hold.sent_at is None:
