@@ -38,7 +38,6 @@ VENDOR: Final[Mapping[str, str]] = {
 """The vendor's own variables, and what each sets; ours comes first where both are in one place."""
 AZURE_KEY: Final = "AZURE_OPENAI_API_KEY"
 _OPENAI: Final = "https://api.openai.com/v1"
-_OWN_TABLES: Final = ("models", "providers")
 _LIST: Final = "docs/settings.md lists them all"
 
 
@@ -193,7 +192,7 @@ def _files() -> tuple[_Place, _Place]:
     """Return what ratelimit.toml and pyproject.toml say; a table for tiers in the former makes it the tiers_file."""
     own, others = _table(Path("ratelimit.toml"), ("settings",))
     for name in others:
-        if name in NAMES or (name not in _OWN_TABLES and get_close_matches(name, ["settings"])):
+        if name in NAMES or get_close_matches(name, ["settings"]):
             raise BadSettings(f"{name} in ratelimit.toml", "is in no table", "write settings under [settings]")
     place = _named("{} in [settings] of ratelimit.toml", own)
     if others and "tiers_file" not in own:

@@ -198,8 +198,10 @@ def _show(sheet: Sheet) -> None:
 
     console = Console(highlight=False)
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for number, column in enumerate(sheet.columns):
-        grid.add_column(Text(column), justify="right" if number else "left", overflow="fold", no_wrap=number == 0)
+    name, *figures = sheet.columns
+    grid.add_column(Text(name), overflow="ellipsis")  # a cut name can be told from another, a cut figure cannot
+    for column in figures:
+        grid.add_column(Text(column), justify="right", no_wrap=True)
     for name, *cells in sheet.rows:
         words = len(cells) + 1 < len(sheet.columns)
         grid.add_row(

@@ -1,0 +1,200 @@
+"""The command line as a whole: what loads when, what is said when something goes wrong, and what is documented."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from ratelimit import __version__
+from ratelimit import cli as module
+from ratelimit.cli import COMMANDS, cli, main
+from ratelimit.errors import JobStopped, RateLimitError
+
+DOCS = Path(__file__).parent.parent / "docs" / "cli.md"
+HEAVY = (
+    "aiohttp",
+    "aiolimiter",
+    "bpe_openai",
+    "msgspec",
+    "pydantic",
+    "pydantic_settings",
+    "rich",
+    "tenacity",
+    "asyncio",
+)
+
+
+def run(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ratelimit", *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Put a command of the test's own in the table."""
+
+    def put(function: Callable[[], object]) -> None:
+        monkeypatch.setattr(sys.modules[__name__], "tried", click.command("try")(function), raising=False)
+        monkeypatch.setitem(sys.modules, "cli_under_test", sys.modules[__name__])
+        monkeypatch.setattr(module, "COMMANDS", {"try": ("cli_under_test:tried", "Try.")})
+
+    return put
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["limitz"]])
+def test_nothing_heavy_loads_for_help(arguments: list[str]) -> None:
+    code = (
+        "import sys; from ratelimit.cli import main; code = main(sys.argv[1:]); "
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout == f"ratelimit {__version__}\n"
+
+
+def test_help_lists_every_command_from_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    listed = re.findall(r"^  (\w+) +(\S.*)$", shown.partition("Commands:")[2], re.MULTILINE)
+    assert [name for name, _ in listed] == sorted(COMMANDS)
+    text = " ".join(shown.split())
+    assert all(line in text for _, line in COMMANDS.values())
+
+
+def test_without_a_command_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Usage: ratelimit [OPTIONS] COMMAND [ARGS]...\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["limitz"], "ratelimit: No such command 'limitz'; see ratelimit --help\n"),
+        (["limits", "--foo"], "ratelimit: No such option '--foo'; see ratelimit limits --help\n"),
+        (
+            ["limits", "a", "b\x1b[2J"],
+            "ratelimit: Got unexpected extra argument (b\\x1b[2J); see ratelimit limits --help\n",
+        ),
+        (["limits", "--teir", "x"], None),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], message: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err == (message or captured.err)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(RateLimitError, 1), (JobStopped, 3)])
+def test_our_errors_are_one_line_and_their_exit_code(
+    kind: type[RateLimitError],
+    code: int,
+    command: Callable[[Callable[[], object]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        raise kind("no\nwith \x1b]0;title\x07 in it")
+
+    command(fail)
+    assert main(["try"]) == code
+    assert capsys.readouterr() == ("", "ratelimit: no\\nwith \\x1b]0;title\\x07 in it\n")
+
+
+@pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_what_a_command_returns_is_the_exit_code(
+    result: object, code: int, command: Callable[[Callable[[], object]], None]
+) -> None:
+    command(lambda: result)
+    assert main(["try"]) == code
+
+
+def test_an_interrupt_has_its_own_exit_code(
+    command: Callable[[Callable[[], object]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    command(interrupted)
+    assert main(["try"]) == 130
+    assert capsys.readouterr().err.strip() == ""
+
+
+def test_faults_of_ours_are_not_hidden(command: Callable[[Callable[[], object]], None]) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    command(broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["try"])
+
+
+def test_a_reader_who_has_gone_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run("limits", stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_interrupt_of_the_process_is_no_traceback() -> None:
+    code = (
+        "import sys, signal, ratelimit.cli.limits as limits, ratelimit.cli as cli\n"
+        "limits.load_settings = lambda **_: signal.raise_signal(signal.SIGINT)\n"
+        "sys.exit(cli.main(['limits']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        yield f"{path} {name}", found
+        if isinstance(found, click.Group):
+            yield from _commands(found, f"{path} {name}")
+
+
+def test_the_documentation_has_every_command_and_option_and_no_other() -> None:
+    head, *sections = re.split(r"^## ", DOCS.read_text("utf-8"), flags=re.MULTILINE)
+    documented = {section.partition("\n")[0]: section for section in sections}
+    there = dict(_commands(cli, "ratelimit"))
+    assert sorted(documented) == sorted(there)
+    for path, found in there.items():
+        options = {
+            name
+            for each in found.params
+            if isinstance(each, click.Option)
+            for name in (*each.opts, *each.secondary_opts)
+        }
+        rows = re.findall(r"^\| (`-.*?) \|", documented[path], re.MULTILINE)
+        assert {name for row in rows for name in re.findall(r"`(-[^` ]+)`", row)} == options, path
+        arguments = [
+            each.make_metavar(click.Context(found)) for each in found.params if isinstance(each, click.Argument)
+        ]
+        assert f"`{' '.join([path, '[OPTIONS]', *arguments])}`" in documented[path]
+    assert all(f"`{name}`" in head for name in ("--help", "-h", "--version"))
+
+
+def test_every_command_says_what_it_does() -> None:
+    for path, found in _commands(cli, "ratelimit"):
+        assert found.help, path
+        for each in found.params:
+            assert not isinstance(each, click.Option) or each.help, f"{path} {each.name}"
