@@ -69,6 +69,10 @@ def test_not_supported_and_back(file: Path) -> None:
     assert table.on("o4-mini", "free") == TierLimits(3)
 
 
+def test_tiers_stand_in_their_order_whichever_came_first(file: Path) -> None:
+    assert tuple(over(file, "[models.gpt-5.tiers.free]\nrpm = 3\n").find("gpt-5").tiers) == TIERS
+
+
 def test_limits_for_every_tier_leave_those_without_the_model_without_it(file: Path) -> None:
     table = over(file, "[models.o4-mini]\nlimits.rpm = 7\ntiers.tier-5.rpm = 8\n[models.new]\nlimits.tpm = 9\n")
     assert [each and each.rpm for each in table.find("o4-mini").tiers.values()] == [None, 7, 7, 7, 7, 8]

@@ -217,7 +217,9 @@ def test_a_model_in_no_table_is_refused_with_what_it_may_be(table: Table, asked:
     assert refused.value.exit_code == 2
 
 
-@pytest.mark.parametrize("asked", ["gpt-4o-mini-2024", "gpt-4o-mini-", "xgpt-4o", "ft:", "ft::gpt-4o", "gpt-4o:org"])
+@pytest.mark.parametrize(
+    "asked", ["gpt-4o-mini-2024", "gpt-4o-2024-05-13-x", "gpt-4o-mini-", "xgpt-4o", "ft:", "ft::gpt-4o", "gpt-4o:org"]
+)
 def test_a_name_that_only_begins_or_ends_like_a_models_is_not_that_model(table: Table, asked: str) -> None:
     with pytest.raises(UnknownModel):
         table.find(asked)
