@@ -192,6 +192,16 @@ class BadSettings(RateLimitError):
         self.where = where
 
 
+class BadClient(RateLimitError):
+    """What was given to be limited cannot be; nothing was changed."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{what} {problem}; {remedy}")
+        self.what = what
+
+
 class RequestInvalid(BadRequest):
     """The body is not something that can be sent: not JSON, no model, or not of the kind asked for."""
 

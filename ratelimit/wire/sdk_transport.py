@@ -1,0 +1,201 @@
+"""The transports that stand in front of the SDK's own, and let its requests wait for their turn.
+
+A transport is the one seam that every way of calling the SDK goes through, retries included, and where waiting trips no
+time-out: those are enforced by the transport behind this one, which sees a request when its turn has come. Nothing is
+inherited from the HTTP library, whose two generations so share one class.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from ratelimit.errors import (
+    JobStopped,
+    ModelNotInTier,
+    NotAnswered,
+    RateLimitError,
+    RequestFailed,
+    UnknownModel,
+)
+from ratelimit.limits.content import endpoint_of
+from ratelimit.wire import sdk_requests
+from ratelimit.wire.messages import Reply, Request
+from ratelimit.wire.sdk_desk import Desk, Halted, Limiter, Moved
+from ratelimit.wire.sdk_exchange import Asynchronous, Exchange, Synchronous, at_once
+from ratelimit.wire.sdk_refusals import FINAL, refuse, repeat
+
+
+class _Limited:
+    """What both kinds of transports have in common."""
+
+    def __init__(self, inner: Any, limiter: Limiter, *, priority: float, deadline: float | None) -> None:
+        self.inner = inner
+        self.limiter = limiter
+        self._priority = priority
+        self._deadline = deadline
+
+    async def _stand(self, desk: Desk, asked: Request, exchange: Exchange, do: Callable[[], Awaitable[Reply]]) -> None:
+        """Stand in line until the request is answered; the response then ends the turn, whoever still wants it."""
+        account = sdk_requests.account_of(exchange.request, asked.model)
+        turn = await desk.send(asked, do, account, priority=self._priority, deadline=self._deadline)
+        if turn is not None:
+            exchange.keep(desk, turn)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.limiter!r} in front of {self.inner!r}>"
+
+
+class AsyncLimitedTransport(_Limited):
+    """Stands in front of a transport with `handle_async_request`."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request when its turn has come, and again where that is worth it."""
+        asked = sdk_requests.read(request)
+        if asked is None:
+            return await self.inner.handle_async_request(request)
+        here = asyncio.get_running_loop()
+        exchange = Exchange(request, Asynchronous(self.inner), stream=asked.stream)
+        while True:
+            desk = self.limiter.desk(sdk_requests.origin_of(request), here)
+            try:
+                if desk.loop is here:
+                    await self._stand(desk, asked, exchange, exchange)
+                else:
+                    await _there(desk.loop, self._stand(desk, asked, exchange, lambda: _there(here, exchange())))
+            except Moved:
+                continue
+            except Halted as halted:
+                return repeat(request, halted.reply)
+            except (UnknownModel, ModelNotInTier) as error:
+                if _is_optional(asked):
+                    return await self.inner.handle_async_request(request)
+                return refuse(request, error)
+            except RateLimitError as error:
+                return _outcome(exchange, error)
+            return exchange.response
+
+    async def aclose(self) -> None:
+        """Close the transport behind."""
+        await self.inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        await self.inner.__aexit__(kind, error, trace)
+
+
+class LimitedTransport(_Limited):
+    """Stands in front of a transport with `handle_request`; any number of threads may use it at once."""
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request when its turn has come, and again where that is worth it."""
+        asked = sdk_requests.read(request)
+        if asked is None:
+            return self.inner.handle_request(request)
+        exchange = Exchange(request, Synchronous(self.inner), stream=asked.stream)
+        while True:
+            desk = self.limiter.desk(sdk_requests.origin_of(request), None)
+            commands: queue.SimpleQueue[asyncio.Future[Reply] | None] = queue.SimpleQueue()
+            try:
+                work = self._stand(desk, asked, exchange, partial(_asked_for, commands))
+                _from_thread(desk.loop, work, commands, exchange)
+            except Moved:
+                continue
+            except Halted as halted:
+                return repeat(request, halted.reply)
+            except (UnknownModel, ModelNotInTier) as error:
+                if _is_optional(asked):
+                    return self.inner.handle_request(request)
+                return refuse(request, error)
+            except RateLimitError as error:
+                return _outcome(exchange, error)
+            return exchange.response
+
+    def close(self) -> None:
+        """Close the transport behind."""
+        self.inner.close()
+
+    def __enter__(self) -> Self:
+        self.inner.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        self.inner.__exit__(kind, error, trace)
+
+
+async def _there(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on another loop; to cancel this is to cancel that."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+async def _asked_for(commands: queue.SimpleQueue[asyncio.Future[Reply] | None]) -> Reply:
+    """Let the thread that waits for these commands make the exchange."""
+    result: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    commands.put(result)
+    return await result
+
+
+def _from_thread(
+    loop: asyncio.AbstractEventLoop,
+    work: Coroutine[Any, Any, None],
+    commands: queue.SimpleQueue[asyncio.Future[Reply] | None],
+    exchange: Exchange,
+) -> None:
+    """Run `work` on the loop and what it commands on this thread."""
+    outcome = asyncio.run_coroutine_threadsafe(work, loop)
+    outcome.add_done_callback(lambda _: commands.put(None))
+    try:
+        while (command := commands.get()) is not None:
+            try:
+                reply = at_once(exchange())
+            except Exception as error:  # noqa: BLE001 - whatever it is, the sender judges it
+                loop.call_soon_threadsafe(_fail, command, error)
+            else:
+                loop.call_soon_threadsafe(_answer, command, reply)
+        outcome.result()
+    except BaseException:  # Ctrl-C among them
+        outcome.cancel()
+        raise
+
+
+def _answer(command: asyncio.Future[Reply], reply: Reply) -> None:
+    if not command.done():
+        command.set_result(reply)
+
+
+def _fail(command: asyncio.Future[Reply], error: Exception) -> None:
+    if not command.done():
+        command.set_exception(error)
+
+
+def _outcome(exchange: Exchange, error: RateLimitError) -> Any:
+    """Return or raise what the SDK is to see: the service's own last word if there is one, else a refusal of ours."""
+    if isinstance(error, NotAnswered) and exchange.failure is not None:
+        raise exchange.failure
+    if isinstance(error, (RequestFailed, JobStopped)) and exchange.response is not None:
+        if exchange.response.status_code == 429 or isinstance(error, JobStopped):
+            exchange.response.headers.update(FINAL)
+        return exchange.response
+    return refuse(exchange.request, error)
+
+
+def _is_optional(asked: Request) -> bool:
+    """Whether a model that is in no table may be asked without limits: moderations are free, and few know theirs."""
+    return endpoint_of(asked.path) == "moderations"
