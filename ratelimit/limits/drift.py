@@ -10,9 +10,9 @@ after may have been; so a reply proves an interval, not a number, and a bucket m
     server's missing + sent within `slack` before  <  ours   we believed too little: give the difference back
     server's missing - sent within `slack` after   >  ours   somebody took it, or we were charged more: take it
 
-Each is a proof as long as requests are under way for times that differ by less than `slack`. Only the reply to the
-newest request heard of so far speaks; the others are superseded. And no more is given back than what has been missing
-ever since: a bucket that filled up meanwhile, here, was full there just as long, and what came after it was charged.
+Each is a proof, to within what comes back in `slack`, as long as requests are under way for times that differ by less
+than that. Only the reply to the newest request heard of so far speaks; the others are superseded. And no more is given
+back than has been missing ever since: had we believed less, the bucket would have been full for a while and lost it.
 """
 
 from __future__ import annotations
