@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit.cli import main
-from ratelimit.cli.limits import _short
+from ratelimit.cli.limits import Sheet, _lines, _short, _show
 from ratelimit.limits.tiers import TIERS, load
 
 GPT_4O_MINI = """\
@@ -36,7 +36,7 @@ O4_MINI = """\
 """
 MINE = """\
 [models.my-model]
-notes = ["a [red]note[/red] \\u001b[2J"]
+notes = ["a [red]note[/red]"]
 tiers.tier-2.rpm = 7
 tiers.tier-2.tpm = 1_250_000
 """
@@ -187,7 +187,25 @@ def test_a_table_of_ones_own(shown: Shown) -> None:
     Path("ratelimit.toml").write_text("[settings]\nrpm = 1\n" + MINE, "utf-8")
     text = shown("my-model")
     assert _rows(text)[1:4] == [["Free", "No figures"], ["Tier 1", "No figures"], ["Tier 2", "7", "1,250,000", "-"]]
-    assert "\na [red]note[/red] \\x1b[2J\n" in text
+    assert "\na [red]note[/red]\n" in text
+
+
+def test_text_from_elsewhere_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = ("b\x1b[2J", "c", "d")
+    sheet = Sheet("a\x1b[2J", columns, (("e\x1b[2J", "[red]f\x1b[2J", "1"), ("g\r", "no\x1b[2J")), ("[red]h\n",))
+    assert list(_lines(sheet)) == [
+        r"a\x1b[2J",
+        "",
+        r"b\x1b[2J              c  d",
+        r"e\x1b[2J  [red]f\x1b[2J  1",
+        r"g\r       no\x1b[2J",
+        "",
+        r"[red]h\n",
+    ]
+    _show(sheet)
+    text = capsys.readouterr().out
+    assert all(each in text for each in (r"a\x1b[2J", r"b\x1b[2J", r"[red]f\x1b[2J", r"g\r", r"no\x1b[2J", r"[red]h\n"))
+    assert not {"\x1b", "\r"} & set(text)
 
 
 def test_json_of_a_model(shown: Shown) -> None:

@@ -183,7 +183,7 @@ def _lines(sheet: Sheet) -> Iterator[str]:
     for name, *cells in (sheet.columns, *sheet.rows):
         right = "".join(f"  {printable(cell):>{width}}" for cell, width in zip(cells, widths[1:], strict=False))
         words = len(cells) + 1 < len(sheet.columns)
-        yield f"{printable(name):<{widths[0]}}{f'  {cells[0]}' if words else right}"
+        yield f"{printable(name):<{widths[0]}}{f'  {printable(cells[0])}' if words else right}"
     yield ""
     for note in sheet.notes:
         yield printable(note)
