@@ -33,11 +33,11 @@ wheel: $(VENV)/ready
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[test]"
 	here="$$PWD" && out="$$(mktemp -d)" && trap 'rm -rf "$$out"' EXIT && \
-	cp -r tests docs bench config README.md CHANGELOG.md Makefile pyproject.toml "$$out" && cd "$$out" && \
+	cp -r tests docs bench examples config README.md CHANGELOG.md Makefile pyproject.toml "$$out" && cd "$$out" && \
 	"$$here/.venv-wheel/bin/python" -m pytest -q
 
 demo: $(VENV)/ready
-	$(BIN)/ratelimit limits
+	$(BIN)/python examples/demo.py
 
 clean:
 	rm -rf .venv .venv-wheel build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
