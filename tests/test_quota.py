@@ -353,7 +353,7 @@ def test_how_much_of_a_limit_was_used_lately() -> None:
     assert quota.used_lately(quota.buckets[0], 0.0) == 0
     for at in (0.0, 55.0, 65.0):
         quota.sent(taken(quota.reserve({"requests": 0.25, "tokens": 10}, at)), at)
-    assert quota.used_lately(quota.buckets[0], 66.0) == quota.buckets[0].missing(66.0) / 1440  # the day goes by its level
+    assert quota.used_lately(quota.buckets[0], 66.0) == quota.buckets[0].missing(66.0) / 1440
     assert quota.used_lately(quota.buckets[1], 66.0) == 0.1
 
 
