@@ -27,6 +27,7 @@ RUNGS = {
     "testing": 5,
     "jobs": 6,
     "__init__": 7,
+    "openai": 7,
     "cli": 8,
     "__main__": 9,
 }
