@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, Future, Task
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from heapq import heapify, heappop, heappush, heappushpop
 from math import inf
 
@@ -84,7 +84,7 @@ class Lane:
         self._cooled_at = -inf
         self._pacer = Pacer(pace)
 
-    async def admit(self, cost: Cost, *, priority: float, arrival: int, wait_at_most: float | None = None) -> Hold:
+    def admit(self, cost: Cost, *, priority: float, arrival: int, wait_at_most: float | None = None) -> Awaitable[Hold]:
         """Wait for a turn; the caller has a slot and a hold afterwards, and nothing if it is cancelled meanwhile.
 
         Raises `NeverFits` at once for a cost above a whole limit, and `WaitedTooLong` after `wait_at_most` seconds.
@@ -93,12 +93,25 @@ class Lane:
         now = self._loop.time()
         if self._observer:
             self._tell(Queued(self.name, now, self.waiting + 1))
-        if self._is_free(cost, now):
-            await self._pacer.wait()  # does not suspend: it was ready
-            if (hold := self.ledger.reserve_at_once(cost)) is not None:
-                self._sent(hold, now)
-                return hold
         ticket = Ticket(cost, priority, arrival, self._loop.create_future(), now)
+        if (
+            self._dispatcher is None
+            and self.in_flight < self.concurrency
+            and not self._is_scouting(now)
+            and self._pacer.ready(self.ledger.quota, cost, now)
+        ):
+            return self._at_once(ticket, wait_at_most)
+        return self._in_line(ticket, wait_at_most)
+
+    async def _at_once(self, ticket: Ticket, wait_at_most: float | None) -> Hold:
+        """Take quota and slot, since nobody waits and nothing but the quota can be in the way."""
+        await self._pacer.wait()  # does not suspend: it was ready
+        if (hold := self.ledger.reserve_at_once(ticket.cost)) is None:
+            return await self._in_line(ticket, wait_at_most)
+        self._sent(hold, ticket.queued_at)
+        return hold
+
+    async def _in_line(self, ticket: Ticket, wait_at_most: float | None) -> Hold:
         self._join(ticket)
         alarm = None if wait_at_most is None else self._loop.call_later(wait_at_most, self._give_up, ticket)
         try:
@@ -173,14 +186,12 @@ class Lane:
             except Exception as error:  # noqa: BLE001 - whatever an onlooker stumbles over, the lane goes on
                 self._loop.call_exception_handler({"message": f"observer of lane {self.name}", "exception": error})
 
-    def _is_free(self, cost: Cost, now: float) -> bool:
-        """Whether nobody waits and nothing but the quota can be in the way."""
-        return (
-            self._dispatcher is None
-            and self.in_flight < self.concurrency
-            and not self._is_scouting(now)
-            and self._pacer.ready(self.ledger.quota, cost, now)
-        )
+    def _is_short(self, cost: Cost, now: float) -> bool:
+        """Whether a limit is in the way, which is then what the request waits for, whatever the pace."""
+        try:
+            return self.ledger.quota.ready_at(cost) > now
+        except RateLimitError:  # it will be told so when the ledger is asked
+            return True
 
     def _is_scouting(self, now: float) -> bool:
         return self._scout is not None and now < self._scouting_until
@@ -213,15 +224,19 @@ class Lane:
         try:
             while (ticket := self._foremost()) is not None:
                 self._changed.clear()
+                now = self._loop.time()
                 if self.in_flight >= self.concurrency:
                     await self._until(None, "concurrency")
-                elif self._is_scouting(self._loop.time()):
+                elif self._is_scouting(now):
                     await self._until(self._scouting_until, "first reply")
-                elif not self._pacer.ready(self.ledger.quota, ticket.cost, self._loop.time()):
+                elif self._pacer.ready(self.ledger.quota, ticket.cost, now):
+                    await self._pacer.wait()  # does not suspend
+                    await self._serve(ticket)
+                elif self._is_short(ticket.cost, now):
+                    await self._serve(ticket)
+                else:
                     self.waiting_for, self.waiting_until = "pace", None
                     await self._pacer.wait()
-                else:
-                    await self._serve(ticket)
         except Exception as error:  # noqa: BLE001 - nobody may wait for a dispatcher that is no more
             self._fail(error)
         finally:
@@ -230,7 +245,6 @@ class Lane:
 
     async def _serve(self, ticket: Ticket) -> None:
         """Grant the head its turn, or sleep until it may be asked for again."""
-        await self._pacer.wait()  # does not suspend: it was ready
         try:
             answer = await self.ledger.reserve(ticket.cost)
         except RateLimitError as never:  # a limit has fallen below what this one needs; the next may still fit
@@ -257,8 +271,8 @@ class Lane:
 
     def _sent(self, hold: Hold, queued_at: float) -> None:
         self.in_flight += 1
-        self._pacer.spend(hold.cost)
         now = self._loop.time()
+        self._pacer.spend(hold.cost, now)
         if self.ledger.sent(hold):
             # A line is only crossed while the buckets fill, so that waiting longer there costs nothing.
             self._scout, self._scouting_until = hold, now + self._patience * (2 if self._answered else 1)

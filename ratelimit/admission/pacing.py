@@ -21,7 +21,7 @@ from aiolimiter import AsyncLimiter
 from ratelimit.limits.bucket import MINUTE
 from ratelimit.limits.quota import Cost, Quota
 
-_BANDS = ((0.3, 1.0), (0.1, 0.4))  # above this fullness, this much of the pace
+_BANDS = ((0.3, 1.0), (0.1, 0.25))  # above this fullness, this much of the pace
 _LEAST = 1.5  # times the sustained rate; less would waste what is saved up, more would empty it in a volley
 _MEMORY = 16  # requests over which the usual cost of one is averaged
 _NEAR = 1.25  # rates closer than this are the same
@@ -40,12 +40,13 @@ class Pacer:
         self._volley = 1
         self._left = 0  # of the volley that may leave now
         self._used_up = False
-        self._asked_at = -inf
         self._left_at = -inf
         self._fresh_until = -inf
 
     def ready(self, quota: Quota, cost: Cost, now: float) -> bool:
         """Return whether a request may leave now as far as pacing goes, so that `wait` would not."""
+        if self._used_up and now >= self._left_at + self._volley / self._rate:
+            self._used_up = False
         if now >= self._fresh_until or not self._has_room():
             self._fresh_until = now + _FRESH
             rate = self._sustained(quota, cost) * self._times(quota, now)
@@ -54,7 +55,6 @@ class Pacer:
                 self._volley, self._left = max(ceil(rate * _VOLLEY), 1), 0
                 self._limiter = AsyncLimiter(self._volley, self._volley / rate) if rate else None
                 self._used_up = self._limiter is not None and now < self._left_at + self._volley / rate
-        self._asked_at = now
         return self._has_room()
 
     async def wait(self) -> None:
@@ -67,10 +67,10 @@ class Pacer:
                 await limiter.acquire(self._volley)
                 self._left = self._volley
 
-    def spend(self, cost: Cost) -> None:
-        """Count a request that leaves, after `wait`."""
-        self._left -= 1
-        self._left_at = self._asked_at
+    def spend(self, cost: Cost, now: float) -> None:
+        """Count a request that leaves now."""
+        self._left -= self._left > 0
+        self._left_at = now
         usual = self._usual
         for unit, amount in cost.items():
             known = usual.get(unit, amount)
@@ -101,5 +101,6 @@ class Pacer:
 
     def _times(self, quota: Quota, now: float) -> float:
         """Return how many times its sustained rate a lane may go, by the emptiest of its buckets."""
-        fullness = min((b.level(now) / b.ceiling if b.ceiling else 0 for b in quota.buckets), default=1.0)
+        brief = (bucket for bucket in quota.buckets if bucket.limit.window <= MINUTE)
+        fullness = min((bucket.level(now) / bucket.ceiling if bucket.ceiling else 0 for bucket in brief), default=1.0)
         return max(_LEAST, next((self._pace * part for least, part in _BANDS if fullness > least), _LEAST))
