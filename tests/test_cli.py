@@ -32,9 +32,10 @@ HEAVY = (
 
 
 def run(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ratelimit", *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
-    )
+    # Buffered, as users have it: what is left in a buffer is written when the interpreter ends.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "ratelimit", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=environment)
 
 
 @pytest.fixture
@@ -150,6 +151,42 @@ def test_a_reader_who_has_gone_is_no_traceback() -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("arguments", [["limits"], ["limits", "--json"], ["--help"], ["--version"]])
+def test_a_full_disk_is_no_traceback(arguments: list[str]) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = run(*arguments, stdout=full)
+    finally:
+        os.close(full)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "ratelimit: cannot write to standard output (No space left on device); make room, or send it elsewhere\n",
+    )
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "a.jsonl"), OSError(111, "refused")])
+def test_other_faults_of_the_system_are_not_taken_for_it(
+    error: OSError, command: Callable[[Callable[[], object]], None]
+) -> None:
+    def broken() -> None:
+        raise error
+
+    command(broken)
+    with pytest.raises(OSError, match=re.escape(str(error))):
+        main(["try"])
+
+
+@pytest.mark.parametrize(("arguments", "code"), [("limits", 0), ("limits nope", 2), ("--help", 0)])
+def test_closed_outputs_are_no_traceback(arguments: str, code: int) -> None:
+    line = f'"$0" -m ratelimit {arguments} {{}}'
+    for closing in (">&-", "2>&-", ">&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", line.format(closing), sys.executable], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
 
 
 def test_an_interrupt_of_the_process_is_no_traceback() -> None:

@@ -224,8 +224,18 @@ def test_json_of_all_models(shown: Shown) -> None:
     assert values[0] == json.loads(shown("gpt-4o-mini", "--json"))
 
 
-@pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("arguments", [[], ["--tier", "free"], ["gpt-4o-mini"], ["o4-mini"], ["gpt-4.1"]])
+@pytest.mark.parametrize(
+    ("width", "arguments"),
+    [
+        (60, []),
+        (80, []),
+        (120, []),
+        (80, ["--tier", "free"]),
+        (80, ["o4-mini"]),
+        (80, ["gpt-4.1"]),
+        (120, ["gpt-4.1"]),
+    ],
+)
 def test_a_terminal_shows_whole_figures_in_its_width(arguments: list[str], width: int) -> None:
     master, slave = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(width), "TERM": "xterm"}
