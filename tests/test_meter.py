@@ -75,6 +75,15 @@ def test_the_last_slot_is_part_of_everything_since(slot: int) -> None:
     assert meter.since("tokens", (slot + 1.5) * SLOT) == 0
 
 
+def test_time_may_lie_before_zero() -> None:
+    meter = meter_of((-0.04, 1), (0.04, 10))
+    assert [meter.between("tokens", *stretch) for stretch in ((-0.05, -0.01), (-0.01, 0.01), (0.0, 0.01))] == [
+        1,
+        11,
+        10,
+    ]
+
+
 def test_nothing_sent_and_units_not_metered_count_nothing() -> None:
     empty = Meter(UNITS)
     assert (empty.between("tokens", 0, 9), empty.since("tokens", 0)) == (0, 0)

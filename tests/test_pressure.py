@@ -352,6 +352,13 @@ def test_alone_nothing_ever_changes() -> None:
     assert rival.takes(0, 200) == [(1, 10)] * 200
 
 
+def test_the_last_small_step_back_is_taken_too() -> None:
+    rival = Rival()
+    rival.bucket.retune(0.0, share=0.98)
+    rival.pressure.drifted(-1, 4.0)  # what was left to somebody in five seconds
+    assert rival.pressure.look(rival.quota, 5.0) == [Change("share", "TPM", 0.98, 1)]
+
+
 def test_looks_are_five_seconds_apart() -> None:
     rival = Rival()
     rival.pressure.drifted(300, 1.0)

@@ -185,7 +185,7 @@ def test_the_limit_itself_passes_and_one_more_never_does() -> None:
     quota = Quota([Limit("requests", 3, MINUTE), Limit("tokens", 200_000, MINUTE)], 0.0, slack=0)
     assert isinstance(quota.reserve({"requests": 3, "tokens": 200_000}, 0.0), Hold)
     before = state(quota)
-    for ask in (quota.check, quota.ready_at, quota.binding, lambda cost: quota.reserve(cost, 0.0)):
+    for ask in (quota.check, quota.ready_at, quota.binding, lambda cost: quota.reserve(cost, 1e6)):
         with pytest.raises(NeverFits) as never:
             ask({"requests": 1, "tokens": 200_001})
         assert str(never.value) == (
