@@ -25,6 +25,8 @@ from ratelimit.wire.judge import Verdict
 
 T = TypeVar("T")
 
+_RAREST = 30.0  # seconds between two looks whether the service is back
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -139,11 +141,7 @@ class Outage:
         """Note that it failed; true if this is an outage, which no single request is to blame for."""
         self._left -= 1
         self._failing += 0.05 * (1 - self._failing)
-        if self.paused:
-            self._delay = min(self._delay * 2, 30.0)
-            if self._alarm is None:
-                self._arm()
-        elif self._left < 0 and self._failing > 0.5:
+        if not self.paused and self._left < 0 and self._failing > 0.5:
             self.paused = True
         return self.paused
 
@@ -154,6 +152,7 @@ class Outage:
     def _probe(self) -> None:
         self._alarm = None
         self._wake()
+        self._delay = min(self._delay * 2, _RAREST)  # by probes sent, not by failures: those on the way fail in a crowd
         if self._waiting:
             self._arm()
 
