@@ -12,7 +12,7 @@ from oracle import F, TextbookBucket, TextbookQuota, fractions
 
 from ratelimit.errors import AlreadySettled, NeverFits
 from ratelimit.limits.bucket import DAY, MINUTE, Bucket, Limit
-from ratelimit.limits.quota import UNSENT, Cost, Hold, Quota
+from ratelimit.limits.quota import UNSENT, Cost, Hold, Lows, Quota
 
 MANY = settings(max_examples=120, deadline=None)
 LIMITS = (("requests", 6, 60), ("tokens", 40, 60), ("requests", 9, 300))
@@ -338,6 +338,21 @@ def test_the_least_that_was_missing_since_a_send() -> None:
     quota.settle(holds[1], UNSENT, F(61))
     assert quota.lowest_since(holds[1], bucket) == 0
     assert quota.lowest_since(holds[4], bucket) == math.inf
+    bucket.take(F(20), F(61))
+    before = bucket.missing(F(61))
+    later = taken(quota.reserve({"tokens": F(1)}, F(61)))  # what was corrected before it left, it has seen already
+    quota.sent(later, F(61))
+    assert quota.lowest_since(holds[4], bucket) == before == 20
+
+
+def test_only_what_may_still_be_the_least_is_remembered() -> None:
+    lows = Lows()
+    for number, missing in enumerate([5, 4.5, 6, 6, 7, 6.5]):
+        lows.note(number, missing)
+    assert [lows.since(number) for number in (-1, 1, 3, 5)] == [4.5, 6, 6.5, math.inf]
+    for number in range(10, 10_000):
+        lows.note(number, number)
+    assert len(lows._lows) == 4096
 
 
 def test_replies_tell_of_a_unit_once_one_has() -> None:
