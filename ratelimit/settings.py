@@ -173,10 +173,18 @@ def _dotenv() -> Mapping[str, object]:
     if not path.is_file():
         return {}
     try:
-        return _ours(DotEnvSettingsSource(BaseSettings, path, "utf-8", case_sensitive=True).env_vars)
+        said = DotEnvSettingsSource(BaseSettings, path, "utf-8", case_sensitive=True).env_vars
+        lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         problem = _unreadable(error)
-    raise BadSettings(".env", f"cannot be read ({problem})", "make it a readable UTF-8 file, or remove it")
+    if problem:
+        raise BadSettings(".env", f"cannot be read ({problem})", "make it a readable UTF-8 file, or remove it")
+    # A line that cannot be parsed is left out with a warning that nobody sees; it matters only if it is for us.
+    for number, line in enumerate(lines, 1):
+        name = line.strip().removeprefix("export ").lstrip().partition("=")[0].split(maxsplit=1)[:1]
+        if name and _is_ours(name[0]) and name[0] not in said:
+            raise BadSettings(f"{name[0]} in line {number} of .env", "is not understood", f"write {name[0]}=value")
+    return _ours(said)
 
 
 def _ours(variables: Mapping[str, str | None]) -> Mapping[str, object]:
@@ -184,8 +192,12 @@ def _ours(variables: Mapping[str, str | None]) -> Mapping[str, object]:
     return {
         name: _wrapped(name.removeprefix(PREFIX).lower() if name.startswith(PREFIX) else VENDOR.get(name, ""), text)
         for name, value in variables.items()
-        if (name.startswith(PREFIX) or name in VENDOR or name == AZURE_KEY) and (text := (value or "").strip())
+        if _is_ours(name) and (text := (value or "").strip())
     }
+
+
+def _is_ours(variable: str) -> bool:
+    return variable.startswith(PREFIX) or variable in VENDOR or variable == AZURE_KEY
 
 
 def _files() -> tuple[_Place, _Place]:

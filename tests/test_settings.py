@@ -313,6 +313,34 @@ def test_files_that_cannot_be_read(file: str, content: bytes, message: str) -> N
     assert complaint() == message.format("correct it, or remove it")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "RATELIMIT_TIER tier-2\n",
+            "RATELIMIT_TIER in line 1 of .env is not understood: write RATELIMIT_TIER=value",
+        ),
+        (
+            "\n\nX=1\n export  OPENAI_API_KEY sk-1\n",
+            "OPENAI_API_KEY in line 4 of .env is not understood: write OPENAI_API_KEY=value",
+        ),
+        (
+            "RATELIMIT_API_KEY='sk-1\n",
+            "RATELIMIT_API_KEY in line 1 of .env is not understood: write RATELIMIT_API_KEY=value",
+        ),
+    ],
+)
+def test_a_line_that_sets_nothing(text: str, message: str) -> None:
+    _wrote(".env", text)
+    assert complaint() == message
+
+
+def test_a_line_of_somebody_else_may_be_anything() -> None:
+    _wrote(".env", "other thing\n= 5\nRATELIMIT_TPM = 5\nexport RATELIMIT_RPD=6\n# RATELIMIT_TIER tier-2\n")
+    settings = load_settings()
+    assert (settings.tpm, settings.rpd, settings.tier) == (5, 6, "tier-1")
+
+
 def test_what_the_system_says_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> str:
         raise PermissionError(13, "Permission denied")
@@ -320,6 +348,12 @@ def test_what_the_system_says_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None
     _wrote("pyproject.toml", "")
     monkeypatch.setattr(Path, "read_text", refuse)
     assert complaint() == "pyproject.toml cannot be read (Permission denied): correct it, or remove it"
+
+
+def test_a_tiers_file_in_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _wrote(str(tmp_path / "mine.toml"), "")
+    assert load_settings(tiers_file="~/mine.toml").tiers_file == tmp_path / "mine.toml"
 
 
 @pytest.mark.parametrize("name", ["tier", "setings"])

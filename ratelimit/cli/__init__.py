@@ -6,11 +6,14 @@ second, whatever the commands themselves need.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Final, cast
+from pathlib import Path
+from typing import Any, Final, cast
 
 import click
 
@@ -28,6 +31,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 INTERRUPTED: Final = 130
 _PIPE_CLOSED: Final = 141  # as for a program that SIGPIPE ended, which is what shells and `set -o pipefail` know
 _LONGEST: Final = 2000  # characters of a message
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 
 
 class Lazy(click.Group):
@@ -51,14 +55,18 @@ class Lazy(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the arguments; `--help` and `--version` answer here."""
+        with _writing():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; a reader who has seen enough is no error of ours."""
-        try:
+        """Run a command."""
+        with _writing():
             result: object = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            _forget_stdout()
-            raise click.exceptions.Exit(_PIPE_CLOSED) from None
         return result
 
 
@@ -70,6 +78,9 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; what went wrong is one line on stderr."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed; what is opened next must not take its place
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
     try:
         code = cli.main(arguments, prog_name="ratelimit", standalone_mode=False)
     except RateLimitError as error:
@@ -89,12 +100,28 @@ def main(arguments: list[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """See to it that output which nobody takes is no traceback; a reader who has seen enough is no error of ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        _forget_stdout()
+        raise click.exceptions.Exit(_PIPE_CLOSED) from None
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        _forget_stdout()
+        _complain(f"cannot write to standard output ({error.strerror}); make room, or send it elsewhere")
+        raise click.exceptions.Exit(1) from None
+
+
 def _complain(message: str) -> None:
     click.echo(f"ratelimit: {printable(message, _LONGEST)}", err=True)
 
 
 def _forget_stdout() -> None:
-    """Let the interpreter's last flush go nowhere: it would complain about the closed pipe once more."""
+    """Let the interpreter's last flush go nowhere: it would complain about the same once more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
