@@ -183,7 +183,7 @@ def _read_format(ask: Ask, form: dict[str, Any] | None) -> None:
 def chat(raw: bytes) -> Ask:
     """Reads a chat completion's body."""
     body = _decode(_CHAT, raw, "chat")
-    if not body.messages or (body.n or 1) < 1:
+    if not body.messages or (body.n is not None and body.n < 1):
         raise complain(raw, "chat")
     ask = Ask(body.model, raw, messages=len(body.messages), choices=body.n or 1, stream=body.stream or False)
     for message in body.messages:

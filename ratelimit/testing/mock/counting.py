@@ -135,9 +135,7 @@ class _Quantised(_Bucket):
         self.second_full_at = min(max(self.second_full_at, now) + self.full_at - before, now + SECOND)
 
     def wait_ms(self, cost: int, now: int) -> int:
-        if super().offer(cost, now) is None:
-            return super().wait_ms(cost, now)
-        return -(-(self._second_ready_at(cost) - now) // 1000)
+        return max(super().wait_ms(cost, now), -(-(self._second_ready_at(cost) - now) // 1000))
 
 
 class _Sliding:

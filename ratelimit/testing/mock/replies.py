@@ -42,6 +42,11 @@ class _Ready(web.StreamResponse):
         return True
 
 
+def written() -> web.StreamResponse:
+    """A reply that is on its connection already, which stays open."""
+    return _Ready(200, b"", b"")
+
+
 class Reply(msgspec.Struct, frozen=True):
     """A whole reply before it is written; its headers are lines already."""
 

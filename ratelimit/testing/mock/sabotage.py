@@ -15,9 +15,10 @@ from aiohttp import web
 
 from ratelimit.testing.mock.faults import Fault
 from ratelimit.testing.mock.headers import Rows, lines, rows
-from ratelimit.testing.mock.replies import Reply
+from ratelimit.testing.mock.replies import Reply, written
 
 _FOREVER = 1e9
+_APART = 0.001  # between what is sent and the reset, which would otherwise overtake it
 _LINGER_ZERO = struct.pack("ii", 1, 0)  # closing then sends a reset instead of what is buffered
 HTML = b"<html><head><title>Just a moment...</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
 
@@ -79,12 +80,13 @@ def reset(request: web.BaseRequest) -> web.StreamResponse:
 
 
 async def _write(request: web.BaseRequest, *pieces: bytes, pause: float = 0) -> None:
-    for piece in pieces:
+    for place, piece in enumerate(pieces):
+        if place:
+            await asyncio.sleep(pause)
         transport = request.transport
         if transport is None or transport.is_closing():
             return
         transport.write(piece)
-        await asyncio.sleep(pause)
 
 
 def _close(request: web.BaseRequest) -> web.StreamResponse:
@@ -99,7 +101,8 @@ async def _reset(_fault: Fault, request: web.BaseRequest, _reply: Reply) -> web.
 
 async def _cut(fault: Fault, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     kept = len(reply.body) // 2 if fault.bytes is None else fault.bytes
-    await _write(request, reply.head(len(reply.body)) + reply.body[:kept], pause=0.001)
+    await _write(request, reply.head(len(reply.body)) + reply.body[:kept])
+    await asyncio.sleep(_APART)
     return reset(request)
 
 
@@ -123,7 +126,7 @@ async def _drip(fault: Fault, request: web.BaseRequest, reply: Reply) -> web.Str
     step = fault.bytes or 1
     drops = (reply.body[start : start + step] for start in range(0, len(reply.body), step))
     await _write(request, reply.head(len(reply.body)), *drops, pause=1 if fault.seconds is None else fault.seconds)
-    return _close(request)
+    return written()
 
 
 async def _truncated(fault: Fault, _request: web.BaseRequest, reply: Reply) -> web.StreamResponse:

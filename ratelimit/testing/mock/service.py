@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 from aiohttp import web
@@ -166,7 +167,11 @@ class Service:
             record.fault = "refuse"
             return reset(request)
         raw = await read_body(request, self.behaviour.most_body, self.behaviour.body_timeout)
-        ask = endpoint.read(raw)
+        try:
+            ask = endpoint.read(raw)
+        except Refused:
+            self._check_model(endpoint, raw)
+            raise
         lane = self._lane(account, endpoint, ask)
         endpoint.check(ask, lane.family)
         record.size = len(raw)
@@ -222,6 +227,13 @@ class Service:
                 await asyncio.sleep(self.behaviour.token_delay)
         await response.write_eof()
         return response
+
+    def _check_model(self, endpoint: Endpoint, raw: bytes) -> None:
+        """Raises Refused where the model of a body that is wrong in other ways is not known: the model comes first."""
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            model = msgspec.json.decode(raw, type=dict[str, Any]).get("model")
+            if isinstance(model, str) and self.catalogue.find(model) is None:
+                raise Refused(endpoint.unknown(model))
 
     def _lane(self, account: Account, endpoint: Endpoint, ask: Ask) -> Lane:
         model = ask.model
