@@ -135,7 +135,8 @@ class Bucket:
 
     def give(self, amount: float, now: float) -> None:
         """Put `amount` back; what a full bucket cannot hold is lost, as it is on the server."""
-        self.full_at = max(self.full_at - amount * self.interval, min(self.full_at, now))
+        if self.full_at > now:
+            self.full_at = max(self.full_at - amount * self.interval, now)
 
     def shift(self, amount: float, now: float) -> None:
         """Move the level by what somebody else took (above zero) or what was never charged (below)."""

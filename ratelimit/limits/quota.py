@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from ratelimit.errors import AlreadySettled, NeverFits
 from ratelimit.limits.bucket import MINUTE, Bucket, Limit
@@ -60,6 +61,9 @@ class Lows:
         return self._lows[0][1] if self._lows else math.inf
 
 
+_UNMARKED: Mapping[Bucket, Mark] = MappingProxyType({})
+
+
 class Hold:
     """A cost that has been taken; ended exactly once."""
 
@@ -70,7 +74,7 @@ class Hold:
         self.number = number
         self.sent_at: float | None = None
         self.settlements = 0  # how many there had been when it left
-        self.marks: dict[Bucket, Mark] = {}
+        self.marks: Mapping[Bucket, Mark] = _UNMARKED
         self.ended: str | None = None
 
     def __repr__(self) -> str:
@@ -156,9 +160,10 @@ class Quota:
         """Note that the request leaves now, and how the buckets stand."""
         hold.sent_at = now
         hold.settlements = self._settlements
+        marks = hold.marks = {}
         for unit, bucket in self._pairs:
             missing = bucket.missing(now)
-            hold.marks[bucket] = Mark(missing, bucket.corrected)
+            marks[bucket] = Mark(missing, bucket.corrected)
             before = max(missing - hold.cost.get(unit, 0), 0)
             self._lows[bucket].note(hold.number, before - bucket.corrected + bucket.returned)
         self.meter.add(hold.cost, now)
@@ -172,16 +177,18 @@ class Quota:
         if hold.ended is not None:
             raise AlreadySettled(f"hold {hold.number}", hold.ended)
         hold.ended = how
-        if actual is hold.cost:
+        taken = hold.cost
+        if actual is taken:
             return
         for unit, bucket in self._pairs:
-            extra = actual.get(unit, 0) - hold.cost.get(unit, 0)
+            extra = actual.get(unit, 0) - taken.get(unit, 0)
             if extra > 0:
                 bucket.take(extra, now)
             elif extra < 0:
                 bucket.give(-extra, now)
                 bucket.returned -= extra
-        self._note(hold, actual)
+        if hold.sent_at is not None:
+            self._note(hold, actual)
 
     def settled_since(self, hold: Hold, unit: str) -> float:
         """Return what settling of this and earlier holds has changed after `hold` was sent."""
@@ -201,8 +208,6 @@ class Quota:
         return self.meter.since(bucket.limit.unit, now - window) / bucket.limit.amount
 
     def _note(self, hold: Hold, actual: Cost) -> None:
-        if hold.sent_at is None:
-            return
         self._settlements += 1
         for unit, settled in self._settled.items():
             extra = actual.get(unit, 0) - hold.cost.get(unit, 0)
