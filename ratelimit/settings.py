@@ -167,24 +167,28 @@ def _environment() -> Mapping[str, object]:
 
 
 def _dotenv() -> Mapping[str, object]:
-    from pydantic_settings import BaseSettings, DotEnvSettingsSource  # noqa: PLC0415 - as above
-
     path, problem = Path(".env"), ""
     if not path.is_file():
         return {}
     try:
-        said = DotEnvSettingsSource(BaseSettings, path, "utf-8", case_sensitive=True).env_vars
-        lines = path.read_text("utf-8").splitlines()
+        variables, problem = _parsed_dotenv(path)
     except (OSError, UnicodeDecodeError) as error:
         problem = _unreadable(error)
     if problem:
-        raise BadSettings(".env", f"cannot be read ({problem})", "make it a readable UTF-8 file, or remove it")
-    # A line that cannot be parsed is left out with a warning that nobody sees; it matters only if it is for us.
-    for number, line in enumerate(lines, 1):
+        raise BadSettings(".env", f"cannot be read ({problem})", "correct it, or remove it")
+    return variables
+
+
+def _parsed_dotenv(path: Path) -> tuple[Mapping[str, object], str]:
+    """Return what a file sets, or which line should set something of ours and does not: parsing leaves it out."""
+    from pydantic_settings import BaseSettings, DotEnvSettingsSource  # noqa: PLC0415 - as above
+
+    said = DotEnvSettingsSource(BaseSettings, path, "utf-8", case_sensitive=True).env_vars
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         name = line.strip().removeprefix("export ").lstrip().partition("=")[0].split(maxsplit=1)[:1]
         if name and _is_ours(name[0]) and name[0] not in said:
-            raise BadSettings(f"{name[0]} in line {number} of .env", "is not understood", f"write {name[0]}=value")
-    return _ours(said)
+            return {}, f"line {number} is not {name[0]}=value"
+    return _ours(said), ""
 
 
 def _ours(variables: Mapping[str, str | None]) -> Mapping[str, object]:

@@ -305,7 +305,7 @@ def test_what_a_toml_table_cannot_say(text: str, message: str) -> None:
         ("ratelimit.toml", b"settings = 5", "ratelimit.toml cannot be read (settings is no table): {}"),
         ("pyproject.toml", b"[tool]\nratelimit = 5", "pyproject.toml cannot be read (ratelimit is no table): {}"),
         ("pyproject.toml", b"[[tool]]", "pyproject.toml cannot be read (tool is no table): {}"),
-        (".env", b"A=\xff", ".env cannot be read (byte 2 is not UTF-8): make it a readable UTF-8 file, or remove it"),
+        (".env", b"A=\xff", ".env cannot be read (byte 2 is not UTF-8): {}"),
     ],
 )
 def test_files_that_cannot_be_read(file: str, content: bytes, message: str) -> None:
@@ -318,15 +318,15 @@ def test_files_that_cannot_be_read(file: str, content: bytes, message: str) -> N
     [
         (
             "RATELIMIT_TIER tier-2\n",
-            "RATELIMIT_TIER in line 1 of .env is not understood: write RATELIMIT_TIER=value",
+            ".env cannot be read (line 1 is not RATELIMIT_TIER=value): correct it, or remove it",
         ),
         (
             "\n\nX=1\n export  OPENAI_API_KEY sk-1\n",
-            "OPENAI_API_KEY in line 4 of .env is not understood: write OPENAI_API_KEY=value",
+            ".env cannot be read (line 4 is not OPENAI_API_KEY=value): correct it, or remove it",
         ),
         (
             "RATELIMIT_API_KEY='sk-1\n",
-            "RATELIMIT_API_KEY in line 1 of .env is not understood: write RATELIMIT_API_KEY=value",
+            ".env cannot be read (line 1 is not RATELIMIT_API_KEY=value): correct it, or remove it",
         ),
     ],
 )
@@ -457,6 +457,15 @@ class TestSecret:
         ours = traceback.TracebackException(BadSettings, error, trace.tb_next, capture_locals=True)
         assert "load_settings" in (shown := "".join(ours.format()))
         assert not re.search(KEY, shown)
+
+    @pytest.mark.parametrize("line", ["OPENAI_API_KEY {}", "OPENAI_API_KEY='{}", "OPENAI_API_KEY={}\nRATELIMIT_RPM 5"])
+    def test_is_in_no_traceback_of_a_line_that_cannot_be_parsed(self, line: str) -> None:
+        _wrote(".env", line.format(KEY) + "\n")
+        error = _raised()
+        assert (error.__context__, KEY in str(error)) == (None, False)
+        assert error.__traceback__ is not None
+        ours = traceback.TracebackException(BadSettings, error, error.__traceback__.tb_next, capture_locals=True)
+        assert not [line for line in ours.format() if KEY in line]
 
     @pytest.mark.parametrize("value", [[KEY], {"is": KEY}, 5, ""])
     def test_is_in_no_traceback_if_it_is_no_text(self, value: object) -> None:
