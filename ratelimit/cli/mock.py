@@ -87,7 +87,7 @@ def _account(spec: str) -> tuple[str, Account]:
     key, given, owner = spec.rpartition("=")
     organization, _, project = owner.partition("/")
     if not given or not key or not organization:
-        raise BadMockOption("--key", spec, "write KEY=ORGANIZATION or KEY=ORGANIZATION/PROJECT")
+        raise BadMockOption("--key", "***", "write KEY=ORGANIZATION or KEY=ORGANIZATION/PROJECT")
     return key, Account(organization, project or f"proj_{organization}")
 
 

@@ -20,7 +20,6 @@ class Record(msgspec.Struct):
     at: float
     method: str
     path: str
-    key: str = ""
     organization: str = ""
     project: str = ""
     model: str = ""
