@@ -98,14 +98,8 @@ class Desk:
                 if (why := self._reason(account)) is not None:
                     waiter.interrupt(why, self.loop.time())
 
-        self._waiting.add(waiter)
         try:
-            async with waiter.timer:
-                if not asked.stream:
-                    await self.sender.send(asked, alone, priority=priority, deadline=deadline)
-                    return None
-                _, turn = await self.sender.open(asked, alone, priority=priority, deadline=deadline)
-                return turn
+            return await self._wait(waiter, asked, alone, priority, deadline)
         except TimeoutError:
             if waiter.why is not None:
                 raise waiter.why from None
@@ -115,6 +109,18 @@ class Desk:
             if last is not None:
                 self._halt(account, last)
             raise
+
+    async def _wait(
+        self, waiter: _Waiter, asked: Request, exchange: Exchange, priority: float, deadline: float | None
+    ) -> GateTurn | None:
+        self._waiting.add(waiter)
+        try:
+            async with waiter.timer:
+                if not asked.stream:
+                    await self.sender.send(asked, exchange, priority=priority, deadline=deadline)
+                    return None
+                _, turn = await self.sender.open(asked, exchange, priority=priority, deadline=deadline)
+                return turn
         finally:
             self._waiting.discard(waiter)
 

@@ -64,7 +64,7 @@ def _response(request: Any, status: int, body: bytes, headers: dict[str, str]) -
 def _as_told(error: RateLimitError) -> tuple[int, str, str | None]:
     match error:
         case NeverFits():
-            return 429, "requests" if "request" in error.limit else "tokens", "rate_limit_exceeded"
+            return 429, "tokens", "rate_limit_exceeded"
         case DeadlinePassed() | WaitedTooLong():
             return 429, "requests", "deadline_passed"
         case QuotaExhausted():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -159,9 +160,10 @@ def _from_thread(
     exchange: Exchange,
 ) -> None:
     """Run `work` on the loop and what it commands on this thread."""
-    outcome = asyncio.run_coroutine_threadsafe(work, loop)
-    outcome.add_done_callback(lambda _: commands.put(None))
+    outcome: Future[None] | None = None
     try:
+        outcome = asyncio.run_coroutine_threadsafe(work, loop)
+        outcome.add_done_callback(lambda _: commands.put(None))
         while (command := commands.get()) is not None:
             try:
                 reply = at_once(exchange())
@@ -171,7 +173,8 @@ def _from_thread(
                 loop.call_soon_threadsafe(_answer, command, reply)
         outcome.result()
     except BaseException:  # Ctrl-C among them
-        outcome.cancel()
+        if outcome is not None:
+            outcome.cancel()
         raise
 
 
