@@ -321,6 +321,7 @@ def test_settlements_since_a_send_are_those_of_requests_no_later_than_it() -> No
     quota.settle(four, UNSENT, F(1), "unsent")  # never left: nobody's mark has it
     quota.sent(five := taken(quota.reserve({"tokens": 1}, F(1))), F(1))
     assert quota.settled_since(five, "tokens") == 0
+    assert [number for _, number, _ in quota._settled["tokens"]] == [1, 3, 2]
     assert quota.settled_since(three, "tokens") == -43
 
 

@@ -187,7 +187,7 @@ class Quota:
             elif extra < 0:
                 bucket.give(-extra, now)
                 bucket.returned -= extra
-        if hold.sent_at is not None:
+        if hold.sent_at is not None:  # else it stands in nobody's mark: who reserves leaves at once, or not at all
             self._note(hold, actual)
 
     def settled_since(self, hold: Hold, unit: str) -> float:
