@@ -6,10 +6,10 @@ next stands a limiter. It lets a full lane open at `pace` times its sustained ra
 down to just above the sustained rate; it never decides *whether* a request may go, only that not all go at once.
 
 A real clock wakes a millisecond late, and more on a busy machine. So it lets a volley leave together, as many as are
-due in a few milliseconds: spaced one by one, fast lanes would lose every one of those milliseconds.
+due in a few milliseconds: fast lanes would lose every one of those milliseconds otherwise.
 
 aiolimiter does this and no more: it knows one limit, gives nothing back, and lets a small amount pass a large one, so
-it is asked for one volley at a time, by the dispatcher or by a caller whom nobody is ahead of.
+it is asked for one request at a time, by the dispatcher or by a caller whom nobody is ahead of.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ class Pacer:
         self._rate = 0.0
         self._limiter: AsyncLimiter | None = None
         self._volley = 1
-        self._left = 0  # of the volley that may leave now
+        self._cleared = False  # one has been let through that has not left yet
         self._used_up = False
         self._left_at = -inf
         self._fresh_until = -inf
 
     def ready(self, quota: Quota, cost: Cost, now: float) -> bool:
         """Return whether a request may leave now as far as pacing goes, so that `wait` would not."""
-        if self._used_up and now >= self._left_at + self._volley / self._rate:
+        if self._used_up and now >= self._left_at + 1 / self._rate:
             self._used_up = False
         if now >= self._fresh_until or not self._has_room():
             self._fresh_until = now + _FRESH
             rate = self._sustained(quota, cost) * self._times(quota, now)
             if rate > self._rate * _NEAR or rate * _NEAR < self._rate:
                 self._rate = rate
-                self._volley, self._left = max(ceil(rate * _VOLLEY), 1), 0
+                self._volley = max(ceil(rate * _VOLLEY), 1)
                 self._limiter = AsyncLimiter(self._volley, self._volley / rate) if rate else None
-                self._used_up = self._limiter is not None and now < self._left_at + self._volley / rate
+                self._used_up = self._limiter is not None and now < self._left_at + 1 / rate
         return self._has_room()
 
     async def wait(self) -> None:
@@ -63,13 +63,13 @@ class Pacer:
             if self._used_up:  # a limiter starts with a volley to spend, which the one before it has spent
                 self._used_up = False
                 await limiter.acquire(self._volley)
-            if not self._left:
-                await limiter.acquire(self._volley)
-                self._left = self._volley
+            if not self._cleared:
+                await limiter.acquire()
+                self._cleared = True
 
     def spend(self, cost: Cost, now: float) -> None:
         """Count a request that leaves now."""
-        self._left -= self._left > 0
+        self._cleared = False
         self._left_at = now
         usual = self._usual
         for unit, amount in cost.items():
@@ -78,7 +78,7 @@ class Pacer:
 
     def _has_room(self) -> bool:
         limiter = self._limiter
-        return limiter is None or self._left > 0 or (not self._used_up and limiter.has_capacity(self._volley))
+        return limiter is None or self._cleared or (not self._used_up and limiter.has_capacity())
 
     def gap(self, quota: Quota, cost: Cost) -> float:
         """Return the seconds between two requests of a lane that goes as slowly as it may."""
