@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: test demo lint types suite wheel clean
+.PHONY: test demo lint types suite sdk sdk-envs wheel clean
 
-test: lint types suite wheel
+test: lint types suite sdk wheel
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11")'
@@ -26,6 +26,23 @@ suite: $(VENV)/ready
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# The drop-in under each generation of the official SDK, in environments that are kept from run to run.
+SDK1 := 1.109.1
+SDK2 := 2.54.0
+SDK3 := 3.52.0
+SDK_ENVS := .venv-sdk1 .venv-sdk2 .venv-sdk3
+
+.venv-sdk%/ready: pyproject.toml Makefile
+	test -x .venv-sdk$*/bin/python || $(PYTHON) -m venv .venv-sdk$*
+	.venv-sdk$*/bin/python -m pip install --quiet --disable-pip-version-check -e . 'openai[aiohttp]==$(SDK$*)' httpx \
+		pytest pytest-asyncio hypothesis
+	touch $@
+
+sdk-envs: $(SDK_ENVS:=/ready)
+
+sdk: sdk-envs
+	set -e; for env in $(SDK_ENVS); do echo "tests/sdk in $$env"; $$env/bin/python -m pytest -q tests/sdk; done
+
 # The same suite once more, against what a user installs: the built wheel, outside the checkout.
 wheel: $(VENV)/ready
 	rm -rf dist .venv-wheel
@@ -40,4 +57,4 @@ demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
 
 clean:
-	rm -rf .venv .venv-wheel build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .venv-wheel $(SDK_ENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
