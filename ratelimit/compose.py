@@ -82,6 +82,7 @@ def make_sender(
     gate = Gate(
         make_scheduler(settings, table, observer=observer, spent=spent, elapsed=elapsed),
         table.find,
+        for_input=table.for_input,
         formula=None if settings.charge_formula == "auto" else settings.charge_formula,
         charges=settings.charges,
     )

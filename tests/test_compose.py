@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ratelimit.admission.scheduler import LimitStatus, Scheduler
-from ratelimit.compose import limits_of, make_client, make_endpoint, make_scheduler, make_table, open_client
+from ratelimit.compose import (
+    limits_of,
+    make_client,
+    make_endpoint,
+    make_scheduler,
+    make_sender,
+    make_table,
+    open_client,
+)
 from ratelimit.errors import ModelNotInTier, NoKey
 from ratelimit.limits.bucket import DAY, MINUTE, Limit
 from ratelimit.secret import Secret
@@ -78,6 +86,15 @@ async def test_what_an_earlier_process_spent_is_not_spent_again() -> None:
     rate = 10_000 / DAY
     assert levels["RPM"] == pytest.approx(500 - 500 / 60 - (300 - 12 * 500 / 60))
     assert levels["RPD"] == pytest.approx(10_000 - rate - (400 - 12 * rate))
+
+
+@pytest.mark.parametrize(("words", "lane"), [(100, "gpt-4.1"), (127_000, "gpt-4.1"), (130_000, "gpt-4.1-long-context")])
+async def test_a_long_input_counts_against_limits_of_its_own(words: int, lane: str) -> None:
+    body = {"model": "gpt-4.1-2025-04-14", "messages": [{"role": "user", "content": "hello" + " hello" * (words - 1)}]}
+    settings = Settings(tier="tier-5")
+    table = make_table(settings)
+    gate = make_sender(settings, table).gate
+    assert gate.turn(body).lane.name == lane
 
 
 async def test_a_client_is_made_of_settings_alone() -> None:

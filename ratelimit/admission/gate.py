@@ -12,13 +12,15 @@ from ratelimit.admission.lane import Lane
 from ratelimit.admission.scheduler import Scheduler
 from ratelimit.admission.turn import Turn
 from ratelimit.limits.bucket import MINUTE, Bucket
-from ratelimit.limits.charge import Formula, Size, check, measure
+from ratelimit.limits.charge import Formula, Size, billed_input, check, measure
 from ratelimit.limits.charging import Charging
 from ratelimit.limits.content import CHAT_PATH
 from ratelimit.limits.drift import charged
 from ratelimit.limits.headers import Observed
 from ratelimit.limits.quota import Cost, Quota
 from ratelimit.limits.tiers import Model
+
+_SHORT = 100_000  # bytes; no text has more tokens than bytes, and no model calls fewer tokens than this a long input
 
 Settling = Literal["headers", "usage", "estimate"]
 """What corrects an estimate: the server's headers or else the usage in the reply; always the usage; nothing."""
@@ -32,12 +34,14 @@ class Gate:
         scheduler: Scheduler,
         find: Callable[[str], Model],
         *,
+        for_input: Callable[[str, int], Model] | None = None,
         formula: Formula | None = None,
         charges: Settling = "headers",
     ) -> None:
         self.scheduler = scheduler
         self.charges = charges
         self._find = find
+        self._for_input = for_input
         self._formula = formula
         self._charging: dict[str, Charging] = {}
 
@@ -56,8 +60,8 @@ class Gate:
         """
         size = measure(body, path)
         model = self._find(size.model)
-        charging = self._charging.setdefault(model.name, Charging(self._formula))
-        lane = self.scheduler.lane(model.name)
+        lane = self.scheduler.lane(self._lane_of(size, model))
+        charging = self._charging.setdefault(lane.name, Charging(self._formula))
         minute = _minute(lane.ledger.quota)
         check(size, model, minute.limit if minute else None)
         estimate: float = charging.estimate(size, model) if minute else 0
@@ -71,6 +75,12 @@ class Gate:
             arrival=self.scheduler.arrive() if arrival is None else arrival,
             wait_at_most=wait_at_most,
         )
+
+    def _lane_of(self, size: Size, model: Model) -> str:
+        """Return the name of the family whose limits count: some have others for long inputs."""
+        if self._for_input is None or size.utf8_bytes < _SHORT:
+            return model.name
+        return self._for_input(model.name, billed_input(size, model)).name
 
 
 class Asked(NamedTuple):

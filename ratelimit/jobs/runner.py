@@ -129,7 +129,7 @@ class Runner:
 
     def _lane_of(self, row: Row) -> str:
         made = row.request()
-        return self._sender.gate.turn(made.fields, made.path).lane.name
+        return self._sender.gate.turn(made.fields, made.path).asked.model.name
 
     async def _feed_all(self, found: Findings) -> None:
         lanes = list(found.lanes)
