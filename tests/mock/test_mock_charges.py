@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
-from mock_http import (
-    CHAT,
-    HI,
-    MODELS,
-    Json,
-    events,
-    session,
-)
+from mock_http import CHAT, HI, MODELS, Json, events, post, session
 
+from ratelimit.errors import BadMockOption
 from ratelimit.testing.mock import Limits, MockServer
+from ratelimit.testing.mock.spreads import spread
 
 
 @pytest.fixture
@@ -67,3 +63,62 @@ async def test_latency_is_waited_and_told(http: aiohttp.ClientSession) -> None:
         assert mock.service.elapsed() - begun == pytest.approx(1.5)
         await events(http, mock, CHAT, HI)
         assert mock.service.elapsed() - begun == pytest.approx(1.5 + 1.5 + 7 * 0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "quantile", "value"),
+    [
+        ("5", 0.2, 5),
+        ("2-10", 0.25, 4),
+        ("lognormal:100,0.5", 0.5, 100),
+        ("lognormal:100,0.5", 0.8413447460685429, 100 * math.exp(0.5)),
+        ("exponential:10", 1 - math.exp(-1), 10),
+    ],
+)
+def test_a_spread_has_its_quantiles(text: str, quantile: float, value: float) -> None:
+    assert spread(text, "--latency").at(quantile) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "1-2-3", "lognormal:5", "exponential:x", "uniform:1,2"])
+def test_what_is_no_spread_is_refused(text: str) -> None:
+    with pytest.raises(BadMockOption) as raised:
+        spread(text, "--latency")
+    assert str(raised.value) == (
+        f"--latency cannot be {text!r}: write a number, LOW-HIGH, lognormal:MEDIAN,SIGMA or exponential:MEAN, none of "
+        "them negative"
+    )
+
+
+async def test_a_long_prompt_counts_against_the_limits_for_long_ones(http: aiohttp.ClientSession) -> None:
+    ask = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "x" * 4 * 130_000}]}
+    async with MockServer(tier="tier-1", models=["gpt-4.1"]) as mock:
+        async with http.post(mock.base_url + CHAT, json=ask) as reply:
+            assert reply.status == 200
+            assert reply.headers["x-ratelimit-limit-requests"] == "100"
+            assert reply.headers["x-ratelimit-limit-tokens"] == "200000"
+        status, body = await post(http, mock, CHAT, ask)
+        long = mock.service.catalogue.families()[0].long
+        assert long is not None
+        assert status == 429
+        assert f"Rate limit reached for gpt-4.1 (for limit {long.name}) in organization" in body["error"]["message"]
+        status, _ = await post(http, mock, CHAT, {**ask, "messages": [{"role": "user", "content": "hi"}]})
+        assert status == 200
+
+
+async def test_a_snapshot_and_a_fine_tuned_model_share_the_limits_of_their_family(http: aiohttp.ClientSession) -> None:
+    names = ["gpt-4o-mini", "gpt-4o-mini-2024-07-18", "ft:gpt-4o-mini-2024-07-18:org::id"]
+    async with MockServer(tier="free", models=["gpt-4o-mini"]) as mock:
+        answered = [(await post(http, mock, CHAT, {**HI, "model": name}))[1]["model"] for name in names]
+        assert answered == ["gpt-4o-mini-2024-07-18", *names[1:]]
+        status, body = await post(http, mock, CHAT, {**HI, "model": names[1]})
+    assert status == 429
+    assert "reached for gpt-4o-mini-2024-07-18 (for limit gpt-4o-mini) in" in body["error"]["message"]
+
+
+async def test_rejected_requests_count_where_that_is_asked_for(http: aiohttp.ClientSession) -> None:
+    for counted, left in ((False, "9"), (True, "0")):
+        async with MockServer(models={"gpt-4o-mini": Limits(rpm=100, tpm=12)}, count_rejected=counted) as mock:
+            await post(http, mock, CHAT, HI)
+            large = {**HI, "messages": [{"role": "user", "content": "x" * 40}]}
+            async with http.post(mock.base_url + CHAT, json=large) as reply:
+                assert (reply.status, reply.headers["x-ratelimit-remaining-tokens"]) == (429, left)

@@ -79,20 +79,21 @@ class _Bucket:
         self.cap = cap
         self.full_at = 0
 
-    def _after(self, cost: int, now: int) -> int:
+    def _added(self, cost: int) -> int:
+        # A cost is whole microseconds of refill, as it has been for the service since August 2025.
         _, limit, window = self.cap
-        # A cost is rounded to whole microseconds of refill, as the service has done since August 2025.
-        return max(self.full_at, now) + (2 * cost * window + limit) // (2 * limit)
+        return (2 * cost * window + limit) // (2 * limit)
 
     def offer(self, cost: int, now: int) -> int | None:
-        after = self._after(cost, now)
-        return after if after - now <= self.cap.window_us else None
+        _, limit, window = self.cap
+        after = max(self.full_at, now) + (2 * cost * window + limit) // (2 * limit)  # _added, once a request
+        return after if after - now <= window else None
 
     def accept(self, offer: int, _now: int) -> None:
         self.full_at = offer
 
     def fill(self, cost: int, now: int) -> None:
-        self.full_at = min(self._after(cost, now), now + self.cap.window_us)
+        self.full_at = min(max(self.full_at, now) + self._added(cost), now + self.cap.window_us)
 
     def used(self, now: int) -> int:
         # The service rounds what is left down, so what is used goes up.
@@ -119,8 +120,7 @@ class _Quantised(_Bucket):
         self.second_full_at = 0
 
     def _second_ready_at(self, cost: int) -> int:
-        added = self._after(cost, 0) - self.full_at
-        return self.second_full_at - max(SECOND - added, 0)
+        return self.second_full_at - max(SECOND - self._added(cost), 0)
 
     def offer(self, cost: int, now: int) -> int | None:
         return super().offer(cost, now) if self._second_ready_at(cost) <= now else None
