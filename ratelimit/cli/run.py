@@ -13,9 +13,9 @@ from rich.console import Console
 
 from ratelimit.errors import printable
 from ratelimit.jobs import job as jobs
+from ratelimit.jobs.budget import Options
 from ratelimit.jobs.preflight import InputRefused
 from ratelimit.jobs.progress import LivePanel, PlainLines
-from ratelimit.jobs.runner import Options
 from ratelimit.jobs.source import Source
 from ratelimit.jobs.template import Template, Templated
 from ratelimit.settings import load_settings
@@ -101,7 +101,8 @@ def run(requests: str, output: str, **given: Any) -> int:
     try:
         summary = asyncio.run(jobs.run(job, settings, say=say, watcher=_watcher(given)))
     except InputRefused as refused:
-        for line in str(refused).splitlines():
+        first, *lines = str(refused).splitlines()
+        for line in (f"ratelimit: {first}", *lines):
             _say(line)
         return refused.exit_code
     if given["as_json"]:
@@ -109,6 +110,8 @@ def run(requests: str, output: str, **given: Any) -> int:
     elif not given["quiet"]:
         for line in summary.lines():
             _say(line)
+    elif summary.stopped:
+        _say(f"ratelimit: {summary.stopped}")
     return summary.exit_code
 
 

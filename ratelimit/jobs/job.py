@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ratelimit.compose import make_client, make_table
+from ratelimit.errors import OutputUnusable
 from ratelimit.jobs import report
+from ratelimit.jobs.budget import Options, Stopped
 from ratelimit.jobs.journal import Journal
-from ratelimit.jobs.runner import Options, Runner, Stopped
-from ratelimit.jobs.source import Source
+from ratelimit.jobs.runner import Runner, Say
+from ratelimit.jobs.source import Source, digest
 from ratelimit.jobs.summary import Summary, summarise
 from ratelimit.limits.bucket import DAY
 from ratelimit.settings import Settings
 from ratelimit.wire.client import Client
-
-Say = Callable[[str], None]
-"""Tells the person at the terminal something, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,7 @@ class Watcher:
 
 async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None = None) -> Summary:
     """Run a job to its end, or until something stops it."""
+    _check_places(job)
     table = make_table(settings)
     async with AsyncExitStack() as opened:
         journal = opened.enter_context(Journal(job.output)) if job.output else None
@@ -54,7 +54,16 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
             _report_doubt(journal, say)
             spent, elapsed = _spent(journal)
         client = await opened.enter_async_context(make_client(settings, table=table, spent=spent, elapsed=elapsed))
-        runner = Runner(client, job.source, table=table, journal=journal, options=job.options)
+        runner = Runner(
+            client,
+            job.source,
+            table=table,
+            journal=journal,
+            options=job.options,
+            setup=_setup(job, settings),
+            say=say,
+            retry_failed=job.retry_failed,
+        )
         watching = asyncio.create_task((watcher or Watcher()).watch(runner, client))
         with _signals(runner, say) as interrupted:
             try:
@@ -68,12 +77,47 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
             client.snapshot(),
             runner.stopped,
             in_doubt=len(journal.in_doubt) if journal else 0,
+            failed_before=journal.failed if journal else 0,
             interrupted=bool(interrupted),
         )
         if job.report:
-            report.write(job.report, summary, runner.tally)
-            say(f"report   {job.report}")
+            _write_report(job.report, summary, runner, say)
         return summary
+
+
+def _check_places(job: Job) -> None:
+    """Raise for what would be found out only after the work, or would harm the input."""
+    job.source.check()
+    taken = {Path(job.source.path).resolve(): "it is the input"} if job.source.path != "-" else {}
+    if job.output:
+        stem = job.output.name.removesuffix(".jsonl")
+        for name in (job.output.name, f"{stem}.errors.jsonl", f"{stem}.journal.jsonl"):
+            path = job.output.with_name(name)
+            if path.resolve() in taken:
+                raise OutputUnusable(str(path), taken[path.resolve()], "choose another output")
+            taken[path.resolve()] = "results go there"
+    if job.report:
+        if job.report.resolve() in taken:
+            raise OutputUnusable(str(job.report), taken[job.report.resolve()], "choose another place for the report")
+        if not job.report.parent.is_dir():
+            why = f"there is no directory {job.report.parent}"
+            raise OutputUnusable(str(job.report), why, "create it first")
+
+
+def _setup(job: Job, settings: Settings) -> int:
+    """Return a number for all that decides whether an input is in order."""
+    tiers = settings.tiers_file
+    state = (tiers.stat().st_size, tiers.stat().st_mtime_ns) if tiers else None
+    caps = (settings.tier, settings.rpm, settings.tpm, settings.rpd, settings.base_url)
+    return digest(repr((job.source, caps, tiers, state)).encode("utf-8", "surrogateescape"))
+
+
+def _write_report(path: Path, summary: Summary, runner: Runner, say: Say) -> None:
+    try:
+        report.write(path, summary, runner.tally)
+        say(f"report   {path}")
+    except OutputUnusable as error:  # the work is done, and its summary worth more than a page about it
+        say(str(error))
 
 
 def _report_doubt(journal: Journal, say: Say) -> None:

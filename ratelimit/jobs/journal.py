@@ -2,20 +2,20 @@
 
     results.jsonl           one line per answered request, as the Batch API writes them; what is in it is done
     results.errors.jsonl    one line per request that cannot succeed, in the same form
-    results.journal.jsonl   one line per request before it is sent: its id, and a digest of what it says;
-                            now and then how much of the limits was spent, and which input was found in order
+    results.journal.jsonl   one line per request before it is sent: its id, and a digest of what it says; one where it
+                            was turned away for certain; now and then how much of the limits was spent, and which
+                            input was found in order
 
 After a crash, an id that was sent and is in neither of the others may have been billed; it is reported and sent again.
 A run holds a lock on the journal, which the system releases however the run ends.
 
-Ids are kept as 64-bit digests in sorted arrays, eight bytes each, so that the memory of a job of millions is small.
+Ids are kept as 64-bit digests in flat tables, some sixteen bytes each, so that a job of millions needs little memory.
 """
 
 from __future__ import annotations
 
 import fcntl
 from array import array
-from bisect import bisect_left
 from pathlib import Path
 from typing import Self
 
@@ -27,21 +27,27 @@ from ratelimit.jobs.source import Row, digest
 
 
 class _Result(msgspec.Struct, frozen=True):
+    """What tells a result from a request: whatever is in those, both are there."""
+
     custom_id: str
+    response: msgspec.Raw
+    error: msgspec.Raw
 
 
 class Checked(msgspec.Struct, frozen=True):
     """An input that was found in order, and what is in it."""
 
+    setup: int  # what it was looked at with: other limits or another template find other things
     size: int
     modified: int
     rows: int
-    models: tuple[str, ...]
+    lanes: dict[str, tuple[int, float]]  # requests and tokens
 
 
 class _Entry(msgspec.Struct, frozen=True):
     sent: str | None = None
     content: int = 0
+    turned_away: str | None = None
     checked: Checked | None = None
     spent: dict[str, dict[str, float]] | None = None
     at: float = 0
@@ -52,21 +58,51 @@ _entry = msgspec.json.Decoder(_Entry)
 
 
 class Digests:
-    """A set of 64-bit numbers: sorted once, then looked up."""
+    """A set of 64-bit numbers that are spread evenly, in one flat table."""
 
     def __init__(self) -> None:
-        self._known = array("Q")
+        self._slots = array("Q", bytes(8 * 1024))
+        self._mask = 1023
+        self._count = 0
 
-    def load(self, numbers: array[int]) -> None:
-        """Take the place of what was known."""
-        self._known = array("Q", sorted(numbers))
+    def add(self, number: int) -> bool:
+        """Take in a number; returns whether it is new."""
+        number = number or 1  # zero is an empty slot
+        slots, mask = self._slots, self._mask
+        slot = number & mask
+        while there := slots[slot]:
+            if there == number:
+                return False
+            slot = (slot + 1) & mask
+        slots[slot] = number
+        self._count += 1
+        if self._count * 5 > mask * 3:
+            self._grow()
+        return True
+
+    def _grow(self) -> None:
+        before, mask = self._slots, self._mask * 2 + 1
+        slots = array("Q", [0]) * (mask + 1)
+        for number in before:
+            if number:
+                slot = number & mask
+                while slots[slot]:
+                    slot = (slot + 1) & mask
+                slots[slot] = number
+        self._slots, self._mask = slots, mask
 
     def __contains__(self, number: int) -> bool:
-        place = bisect_left(self._known, number)
-        return place < len(self._known) and self._known[place] == number
+        number = number or 1
+        slots, mask = self._slots, self._mask
+        slot = number & mask
+        while there := slots[slot]:
+            if there == number:
+                return True
+            slot = (slot + 1) & mask
+        return False
 
     def __len__(self) -> int:
-        return len(self._known)
+        return self._count
 
 
 class Journal:
@@ -83,55 +119,67 @@ class Journal:
         self.checked: Checked | None = None
         self.spent: tuple[dict[str, dict[str, float]], float] = ({}, 0)
         self.sent_since_spent = 0
-        self._sent, self._contents = Digests(), Digests()
         _check_place(output)
-        self._journal = Lines(self.path)
+        self._sent, self._contents = Digests(), Digests()
+        self._open: list[Lines] = []
+        try:
+            self._journal = self._lines(self.path)
+            self._lock()
+            self._results = self._lines(output)
+            self._failures = self._lines(self.errors)
+        except BaseException:
+            self.close()
+            raise
+
+    def _lines(self, path: Path) -> Lines:
+        lines = Lines(path)
+        self._open.append(lines)
+        return lines
+
+    def _lock(self) -> None:
         try:
             fcntl.flock(self._journal.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._journal.close()
-            raise AlreadyRunning(str(output)) from None
+            raise AlreadyRunning(str(self.output)) from None
         except OSError as error:
-            self._journal.close()
-            raise OutputUnusable(
-                str(self.path), f"it cannot be locked ({error.strerror})", "use a local disk"
-            ) from None
-        self._results = Lines(output)
-        self._failures = Lines(self.errors)
+            why = f"it cannot be locked ({error.strerror})"
+            raise OutputUnusable(str(self.path), why, "use a local disk") from None
 
     def recover(self, *, retry_failed: bool = False) -> None:
         """Read what earlier runs have left; raises for damage that no crash explains."""
-        answered = array("Q")
-        if retry_failed:
-            self._failures.clear()
-        for lines in (self._results, self._failures):
-            before = len(answered)
-            answered.extend(digest(_id_of(line, lines.path, number)) for number, line in lines.recover())
-            self.failed = len(answered) - before
-        self.done.load(answered)
-        self._read_journal()
+        for number, line in self._results.recover():
+            self.done.add(digest(_id_of(line, self.output, number)))
+        failed = Digests() if retry_failed else self.done
+        for number, line in self._failures.recover():
+            failed.add(digest(_id_of(line, self.errors, number)))
+            self.failed += 1
+        self._read_journal(failed)
 
-    def _read_journal(self) -> None:
-        sent, contents = array("Q"), array("Q")
-        doubtful: dict[str, None] = {}
+    def forget_failures(self) -> None:
+        """Have what has failed before sent once more."""
+        self._failures.clear()
+        self.failed = 0
+
+    def _read_journal(self, failed: Digests) -> None:
+        doubtful: dict[str, int] = {}
         for _, line in self._journal.recover():
             try:
                 entry = _entry.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue  # a damaged line only means that less is known
             if entry.sent is not None:
                 key = digest(entry.sent.encode())
-                sent.append(key)
-                contents.append(entry.content)
+                self._sent.add(key)
+                self._contents.add(entry.content)
                 self.sent_since_spent += 1
-                if key not in self.done:
-                    doubtful[entry.sent] = None
+                if key not in self.done and key not in failed:
+                    doubtful[entry.sent] = doubtful.get(entry.sent, 0) + 1
+            if entry.turned_away in doubtful:
+                doubtful[entry.turned_away] -= 1
             if entry.spent is not None:
                 self.spent, self.sent_since_spent = (entry.spent, entry.at), 0
             self.checked = entry.checked or self.checked
-        self._sent.load(sent)
-        self._contents.load(contents)
-        self.in_doubt = list(doubtful)
+        self.in_doubt = [identifier for identifier, sent in doubtful.items() if sent > 0]
 
     def is_done(self, row: Row) -> bool:
         """Whether this id has been answered, or has failed for good."""
@@ -144,6 +192,14 @@ class Journal:
     def sending(self, row: Row) -> None:
         """Note a request just before it goes out."""
         self._journal.append(msgspec.json.encode({"sent": row.id, "content": row.content}))
+
+    def turned_away(self, row: Row) -> None:
+        """Note that the service has taken no notice of what was noted as sent last, so that it was not billed."""
+        self._journal.append(msgspec.json.encode({"turned_away": row.id}))
+
+    def looked_through(self) -> None:
+        """Forget what only serves to see what has changed."""
+        self._sent, self._contents = Digests(), Digests()
 
     def note_checked(self, checked: Checked) -> None:
         """Note that the input is in order, so that a later run need not look again."""
@@ -168,7 +224,7 @@ class Journal:
 
     def close(self) -> None:
         """Sync and close; releases the lock."""
-        for lines in (self._results, self._failures, self._journal):
+        for lines in reversed(self._open):  # the lock last
             lines.close()
 
     def __enter__(self) -> Self:
@@ -188,6 +244,8 @@ def _id_of(line: bytes, path: Path, number: int) -> bytes:
 
 
 def _check_place(output: Path) -> None:
+    if output.suffix in {".gz", ".zst", ".zstd"}:
+        raise OutputUnusable(str(output), "results are not compressed", f"name it {output.stem}, and compress it later")
     if output.is_dir():
         raise OutputUnusable(str(output), "it is a directory", "name a file, such as results.jsonl")
     if output.exists() and not output.is_file():

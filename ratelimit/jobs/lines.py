@@ -1,13 +1,17 @@
 """A file of lines that is only ever appended to, and is whole after any crash.
 
 One record is one line is one `write`; what a crash cut short is cut off, and kept beside the file; any other damage is
-refused. A write that a full disk cut short is taken back before the error is raised.
+refused. A write that a full disk cut short is taken back before the error is raised; if even that fails, nothing more
+is written, so that no line is ever glued to half another.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -22,22 +26,38 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._unsynced = False
+        self._broken: str | None = None
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._file = os.open(path, flags, 0o600)
         except OSError as error:
-            raise OutputUnusable(str(path), error.strerror or str(error), "choose another output") from None
+            why = "it is a symbolic link" if error.errno == errno.ELOOP else _words(error)
+            raise OutputUnusable(str(path), why, "choose another output") from None
+        state = os.fstat(self._file)
+        if not stat.S_ISREG(state.st_mode):
+            os.close(self._file)
+            raise OutputUnusable(str(path), "it is not a regular file", "choose another output")
+        self._end = state.st_size
 
     def append(self, record: bytes) -> None:
-        """Write one record, which holds no line feed, as one line."""
+        """Write one record, which holds no line feed, as one line; raises `OutputFailed` and leaves no part of it."""
+        if self._broken:
+            raise OutputFailed(str(self.path), self._broken)
         line = record + b"\n"
         try:
             written = os.write(self._file, line)
+            why = "no space left"
         except OSError as error:
-            raise OutputFailed(str(self.path), error.strerror or str(error)) from None
-        self._unsynced = True
-        if written != len(line):
-            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-            raise OutputFailed(str(self.path), "no space left")
+            written, why = 0, _words(error)
+        if written == len(line):
+            self._end += written
+            self._unsynced = True
+            return
+        try:
+            os.ftruncate(self._file, self._end)
+        except OSError:
+            self._broken = why
+        raise OutputFailed(str(self.path), why)
 
     def sync(self) -> None:
         """Make what was written outlast a power cut."""
@@ -45,25 +65,35 @@ class Lines:
             self._unsynced = False
             try:
                 os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
-            except OSError as error:
-                raise OutputFailed(str(self.path), error.strerror or str(error)) from None
+            except OSError as error:  # what was not kept is not known, and asking again would not tell
+                self._broken = _words(error)
+                raise OutputFailed(str(self.path), self._broken) from None
 
     def recover(self) -> Iterator[tuple[int, bytes]]:
         """Yield every whole line with its number; then cut off what a crash left of the last, keeping a copy."""
         number, end, rest = 0, 0, b""
-        while chunk := os.pread(self._file, _CHUNK, end + len(rest)):
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                number += 1
-                end += len(line) + 1
-                yield number, line
-        if rest:
-            self.path.with_name(f"{self.path.name}.torn").write_bytes(rest)
-            os.ftruncate(self._file, end)
+        try:
+            while chunk := os.pread(self._file, _CHUNK, end + len(rest)):
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    number += 1
+                    end += len(line) + 1
+                    yield number, line
+            if rest:
+                with self.path.with_name(f"{self.path.name}.torn").open("ab") as torn:
+                    torn.write(rest + b"\n")
+                os.ftruncate(self._file, end)
+        except OSError as error:
+            raise OutputUnusable(str(self.path), _words(error), "see to the disk, then run again") from None
+        self._end = end
 
     def clear(self) -> None:
         """Remove every line."""
-        os.ftruncate(self._file, 0)
+        try:
+            os.ftruncate(self._file, 0)
+        except OSError as error:
+            raise OutputFailed(str(self.path), _words(error)) from None
+        self._end = 0
 
     def fileno(self) -> int:
         """Return the descriptor, for a lock."""
@@ -75,7 +105,8 @@ class Lines:
             try:
                 self.sync()
             finally:
-                os.close(self._file)
+                with suppress(OSError):
+                    os.close(self._file)
                 self._file = -1
 
     def __enter__(self) -> Self:
@@ -83,3 +114,7 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -15,8 +15,8 @@ from ratelimit.errors import RateLimitError, RequestsChanged, printable
 from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.source import Row, Source
 
-Check = Callable[[Row], str]
-"""Returns the lane a row's request belongs to; raises for one that can never pass."""
+Check = Callable[[Row], tuple[str, float]]
+"""Returns the lane a row's request belongs to, and its tokens; raises for one that can never pass."""
 
 _SHOWN = 20
 
@@ -27,8 +27,9 @@ class Findings:
 
     rows: int = 0
     done: int = 0
-    lanes: dict[str, int] = field(default_factory=dict)
+    lanes: dict[str, tuple[int, float]] = field(default_factory=dict)  # requests and tokens that are left
     problems: dict[int, str] = field(default_factory=dict)  # by line
+    twins: set[int] = field(default_factory=set)  # lines whose id is another's
 
     def report(self) -> str:
         """Return the problems, a line each."""
@@ -53,13 +54,13 @@ class InputRefused(RateLimitError):
 
 
 def preflight(source: Source, check: Check, journal: Journal | None, *, force: bool = False) -> Iterator[Findings]:
-    """Look through the input, yielding what was found so far every few thousand lines, and at the end."""
+    """Look through the input, yielding what was found so far every few hundred lines, and at the end."""
     found, keys, changed = Findings(), array("Q"), 0
     first_changed: Row | None = None
     for row in source.rows():
         found.rows += 1
         keys.append(row.key)
-        if found.rows % 5000 == 0:
+        if found.rows % 500 == 0:
             yield found
         if journal and journal.is_done(row):
             found.done += 1
@@ -71,8 +72,9 @@ def preflight(source: Source, check: Check, journal: Journal | None, *, force: b
             if row.problem:
                 found.problems[row.number] = row.problem
             else:
-                lane = check(row)
-                found.lanes[lane] = found.lanes.get(lane, 0) + 1
+                lane, tokens = check(row)
+                before = found.lanes.get(lane, (0, 0.0))
+                found.lanes[lane] = before[0] + 1, before[1] + tokens
         except RateLimitError as error:
             found.problems[row.number] = str(error)
     if first_changed and not force:
@@ -91,6 +93,7 @@ def _note_twins(source: Source, keys: array[int], found: Findings) -> None:
         if row.key not in twins:
             continue
         if row.id in first:
+            found.twins.add(row.number)
             found.problems.setdefault(
                 row.number,
                 f"the custom_id {printable(row.id, 80)} stands on line {first[row.id]} already; each is its own",

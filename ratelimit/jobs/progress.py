@@ -51,6 +51,7 @@ class PlainLines(Watcher):
         """Say how it stands, until cancelled."""
         pace, clock = Pace(), asyncio.get_running_loop().time
         while True:
+            pace.note(clock(), runner.tally.answers)
             await asyncio.sleep(_LINE_EVERY)
             self._say(line(runner, client, pace.note(clock(), runner.tally.answers)))
 
@@ -73,7 +74,7 @@ class LivePanel(Watcher):
 def line(runner: Runner, client: Client, rate: float) -> str:
     """Return how a run stands in one line."""
     tally, lanes = runner.tally, client.snapshot()
-    if not tally.started_at and tally.looked_at:
+    if not tally.begun:
         return f"checking the input: {tally.looked_at:,} lines"
     left = "" if tally.left is None else f", {tally.left:,} left"
     return (
@@ -86,7 +87,7 @@ def line(runner: Runner, client: Client, rate: float) -> str:
 def panel(runner: Runner, client: Client, rate: float) -> Panel:
     """Return how a run stands as a panel."""
     tally, lanes, count = runner.tally, client.snapshot(), client.count
-    if not tally.started_at:
+    if not tally.begun:
         return Panel(Text(f"checking the input: {tally.looked_at:,} lines"), title="ratelimit", title_align="left")
     done = tally.done_before + tally.answers + tally.failed
     head = Grid.grid(padding=(0, 2))

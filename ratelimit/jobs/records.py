@@ -27,9 +27,14 @@ _encode = msgspec.json.Encoder().encode
 
 def answered(row: Row, reply: Reply) -> bytes:
     """Return the line for an answer; its body is the reply's own, on one line."""
-    body = msgspec.json.format(reply.body, indent=-1) if b"\n" in reply.body else reply.body
-    response = _Response(reply.status, reply.request_id, msgspec.Raw(body))
+    response = _Response(reply.status, reply.request_id, msgspec.Raw(_on_one_line(reply.body)))
     return _encode(_Record(_name(row), row.id, response, None))
+
+
+def _on_one_line(body: bytes) -> bytes:
+    if not body.isascii():
+        body = body.decode("utf-8", "replace").encode()  # one letter that is broken must not make a line unreadable
+    return msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body
 
 
 def gave_up(row: Row, error: RateLimitError) -> bytes:

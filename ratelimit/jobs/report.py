@@ -5,7 +5,7 @@ What comes from the service or the input is escaped; what is shown is numbers an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -113,11 +113,11 @@ def _facts(summary: Summary) -> str:
     return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items()) + "</dl>"
 
 
-def _table(title: str, unit: str, rows: dict[str, int]) -> str:
+def _table(title: str, unit: str, rows: Mapping[str, float]) -> str:
     if not rows:
         return ""
     body = "".join(
-        f"<tr><td>{escape(name)}</td><td class='n'>{count:,}</td></tr>"
+        f"<tr><td>{escape(name)}</td><td class='n'>{count:,.0f}</td></tr>"
         for name, count in sorted(rows.items(), key=lambda row: -row[1])
     )
     return f"<h2>{title}</h2><table><tr><th></th><th>{unit}</th></tr>{body}</table>"

@@ -12,57 +12,61 @@ paid for. The rest is for the next run.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 
 from ratelimit.errors import JobStopped, OutputFailed, RateLimitError, RequestInvalid
 from ratelimit.jobs import records
-from ratelimit.jobs.journal import Checked, Journal
+from ratelimit.jobs.budget import Budget, Options, Stopped
+from ratelimit.jobs.chores import Chores
+from ratelimit.jobs.days import foretell
+from ratelimit.jobs.feeding import Room, rows
+from ratelimit.jobs.journal import Checked, Digests, Journal
 from ratelimit.jobs.preflight import Findings, InputRefused, preflight
 from ratelimit.jobs.source import Row, Source
 from ratelimit.jobs.tally import Tally
 from ratelimit.limits.tiers import Table
 from ratelimit.wire.client import Client
-from ratelimit.wire.messages import Reply
+from ratelimit.wire.messages import Reply, Request
+from ratelimit.wire.transport import NoAnswer, Unsent
 
-_SYNC_EVERY = 0.5  # seconds
-_SPENT_EVERY = 10.0
 _MOST_FEEDERS = 16  # each reads the input once more
+_NOT_BILLED = {401, 403, 429}
+_WORTH_ANOTHER = {408, 409, 429}
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a job is asked to do beside sending everything."""
-
-    limit: int | None = None  # rows to send at most, for a smoke test
-    max_cost: float | None = None
-    max_requests: int | None = None
-    deadline: float | None = None
-    skip_bad: bool = False
-    check: bool = True
-    force: bool = False
-    pause_at_daily_limit: bool = False
-    concurrency: int = 1000
-    drain: float = 30.0
-
-
-class Stopped(JobStopped):
-    """The run was stopped with work left; the same command continues it."""
+Say = Callable[[str], None]
+"""Tells the person at the terminal something, in one line."""
 
 
 @dataclass(slots=True, eq=False)
 class _Flight:
+    """A row that is being dealt with."""
+
     row: Row
+    feeder: int
+    worst: float  # dollars it may cost
     task: asyncio.Task[None] = field(init=False)
     sent: bool = False
+    on_the_way: bool = False
+    in_doubt: bool = False  # it may have been billed without our having the answer
 
 
 class Runner:
     """One run of a job."""
 
     def __init__(
-        self, client: Client, source: Source, *, table: Table, journal: Journal | None, options: Options
+        self,
+        client: Client,
+        source: Source,
+        *,
+        table: Table,
+        journal: Journal | None,
+        options: Options,
+        setup: int = 0,
+        say: Say | None = None,
+        retry_failed: bool = False,
     ) -> None:
         self.tally = Tally(table)
         self.stopped: RateLimitError | None = None
@@ -72,26 +76,39 @@ class Runner:
         self._source = source
         self._journal = journal
         self._options = options
+        self._setup = setup  # a number that changes when limits do, so that the input is looked through anew
+        self._say = say
+        self._retry_failed = retry_failed
         self._write: Callable[[bytes], None] = journal.answered if journal else _to_stdout
-        self._room = asyncio.Semaphore(options.concurrency)
+        self._budget = Budget(options, self.tally, table)
         self._flights: set[_Flight] = set()
+        self._feeders: list[asyncio.Task[None]] = []
+        self._lanes: dict[bytes, str | None] = {}
         self._stopping = asyncio.Event()
-        self._started = 0
+        self._changed = asyncio.Event()  # a row has landed, or the run is stopping
+        self._broken: BaseException | None = None
 
     async def run(self) -> Tally:
         """Send every row that is left; returns what came of it, whether it got to the end or was stopped."""
+        clock = asyncio.get_running_loop().time
         found = await self._look_through()
-        self.tally.start(found, asyncio.get_running_loop().time())
-        chores = [asyncio.create_task(self._sync()), asyncio.create_task(self._watch())]
+        self.tally.start(found, clock())
+        if self._stopping.is_set():
+            self.tally.end(clock())
+            return self.tally
+        if self._journal and self._retry_failed:
+            self._journal.forget_failures()
+        self._foretell(found)
+        scheduler = self._sender.gate.scheduler
         try:
-            await self._feed_all(found)
-            await self._land()
+            async with Chores(self._journal, scheduler, self.tally, self._options, self.stop).going_on():
+                await self._feed_all(found)
+                await self._land()
         finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
-            self._note_spent()
-            self.tally.end(asyncio.get_running_loop().time())
+            self.tally.end(clock())
+        if self._broken:
+            raise self._broken
+        self.stopped = self.stopped or self._budget.used_up
         return self.tally
 
     def stop(self, why: RateLimitError) -> None:
@@ -100,8 +117,11 @@ class Runner:
             return
         self.stopped = why
         self._stopping.set()
+        self._changed.set()
+        for feeder in self._feeders:
+            feeder.cancel()
         for flight in self._flights:
-            if not flight.sent:
+            if not flight.on_the_way:
                 flight.task.cancel()
 
     def leave(self) -> None:
@@ -111,132 +131,178 @@ class Runner:
 
     async def _look_through(self) -> Findings:
         journal, options = self._journal, self._options
-        known = journal.checked if journal and not options.force else None
         if not options.check or not self._source.rereadable:
             return Findings()
         size, modified = self._source.state()
-        if known and journal and (known.size, known.modified) == (size, modified):
-            return Findings(rows=known.rows, done=len(journal.done), lanes=dict.fromkeys(known.models, 0))
+        known = journal.checked if journal else None
+        if journal and known and (known.setup, known.size, known.modified) == (self._setup, size, modified):
+            return Findings(rows=known.rows, done=len(journal.done), lanes=known.lanes)
         found = Findings()
         for found in preflight(self._source, self._lane_of, journal, force=options.force):
             self.tally.looked_at = found.rows
             await asyncio.sleep(0)
+            if self._stopping.is_set():
+                return Findings()
         if found.problems and not options.skip_bad:
             raise InputRefused(self._source.path, found)
-        if journal and not found.problems:
-            journal.note_checked(Checked(size, modified, found.rows, tuple(found.lanes)))
+        if journal:
+            journal.looked_through()
+            if not found.problems:
+                journal.note_checked(Checked(self._setup, size, modified, found.rows, found.lanes))
         return found
 
-    def _lane_of(self, row: Row) -> str:
+    def _lane_of(self, row: Row) -> tuple[str, float]:
         made = row.request()
-        return self._sender.gate.turn(made.fields, made.path).asked.model.name
+        turn = self._sender.gate.turn(made.fields, made.path)
+        return turn.lane.name, turn.cost.get("tokens", 0)
+
+    def _foretell(self, found: Findings) -> None:
+        if self._say and self.tally.left:
+            lanes = {lane: (min(count, self.tally.left), tokens) for lane, (count, tokens) in found.lanes.items()}
+            pause = self._options.pause_at_daily_limit
+            for sentence in foretell(lanes, self._sender.gate.scheduler, pause=pause):
+                self._say(sentence)
 
     async def _feed_all(self, found: Findings) -> None:
-        lanes = list(found.lanes)
+        lanes: list[str | None] = list(found.lanes)
         if not 1 < len(lanes) <= _MOST_FEEDERS:
-            await self._feed(None, found, first=True)
-            return
-        feeders = [asyncio.create_task(self._feed(lane, found, first=lane == lanes[0])) for lane in lanes]
+            lanes = [None]
+        room = Room(self._options.concurrency, len(lanes))
+        self._feeders = [asyncio.create_task(self._feed(n, lane, room, found)) for n, lane in enumerate(lanes)]
         try:
-            await asyncio.gather(*feeders)
+            await asyncio.gather(*self._feeders, return_exceptions=True)
         finally:
-            for feeder in feeders:
+            for feeder in self._feeders:
                 feeder.cancel()
+        for feeder in self._feeders:
+            if not feeder.cancelled() and (error := feeder.exception()):
+                self._broken = self._broken or error
 
-    async def _feed(self, lane: str | None, found: Findings, *, first: bool) -> None:
+    async def _feed(self, feeder: int, lane: str | None, room: Room, found: Findings) -> None:
         """Send the rows of one lane, or of all; the first feeder also takes those that belong to none."""
-        for number, row in enumerate(self._rows()):
-            if number % 500 == 0:
-                await asyncio.sleep(0)
-            if self._stopping.is_set():
-                return
-            if self._journal and self._journal.is_done(row):
-                continue
-            problem = row.problem or found.problems.get(row.number)
-            if problem:
-                if first:
-                    self._give_up(row, RequestInvalid(problem, "mend this line of the input"))
-                continue
-            if lane is not None and self._family(row) != lane:
-                continue
-            await self._room.acquire()
-            if self._stopping.is_set() or self._exhausted():
-                self._room.release()
-                return
-            self._launch(row)
-
-    def _rows(self) -> Iterator[Row]:
-        return self._source.rows()
-
-    def _family(self, row: Row) -> str | None:
+        seen = None if found.rows else Digests()  # nobody has looked whether an id stands twice
         try:
-            return self._table.find(row.request().model).name
-        except RateLimitError:
-            return None
+            async with aclosing(rows(self._source)) as incoming:
+                async for row in incoming:
+                    row, problem = self._examine(row, found, seen)  # noqa: PLW2901 - a twin goes by another name
+                    if self._journal and self._journal.is_done(row):
+                        self.tally.done_before += seen is not None
+                    elif problem:
+                        if feeder == 0:
+                            self._give_up(row, RequestInvalid(problem, "mend this line of the input"))
+                    elif lane is None or self._lane_named(row) == lane:
+                        worst = self._budget.worst(row)
+                        await room.take(feeder)
+                        while not self._budget.allows(worst, self._flights):
+                            if self._budget.over:
+                                room.give(feeder)
+                                return
+                            await self._change()
+                        self._launch(row, feeder, room, worst)
+        finally:
+            room.leave(feeder)
 
-    def _exhausted(self) -> bool:
-        options = self._options
-        if options.limit is not None and self._started >= options.limit:
-            return True
-        if options.max_requests is not None and self._started >= options.max_requests:
-            self.stop(Stopped(f"the run has sent its {options.max_requests:,} requests; run again for the rest"))
-        elif options.max_cost is not None and self.tally.cost_if_all_land(len(self._flights)) >= options.max_cost:
-            self.stop(
-                Stopped(
-                    f"the run has spent ${self.tally.cost:.4f} of the ${options.max_cost:g} it may; "
-                    f"raise --max-cost and run again for the rest"
-                )
-            )
-        return self._stopping.is_set()
+    def _examine(self, row: Row, found: Findings, seen: Digests | None) -> tuple[Row, str | None]:
+        """Return the row and what is wrong with it; one whose id is another's is named for its line."""
+        problem = row.problem or found.problems.get(row.number)
+        if row.number in found.twins:
+            return replace(row, id=f"line-{row.number}"), problem
+        if seen is not None and not seen.add(row.key):
+            problem = problem or "the custom_id stands on an earlier line already; each is its own"
+            return replace(row, id=f"line-{row.number}"), problem
+        return row, problem
 
-    def _launch(self, row: Row) -> None:
-        self._started += 1
-        flight = _Flight(row)
+    def _lane_named(self, row: Row) -> str | None:
+        model = row.model
+        if model not in self._lanes:
+            try:
+                self._lanes[model] = self._table.find(row.request().model).name
+            except RateLimitError:
+                self._lanes[model] = None
+        return self._lanes[model]
+
+    def _launch(self, row: Row, feeder: int, room: Room, worst: float) -> None:
+        self._budget.started += 1
+        flight = _Flight(row, feeder, worst)
         self._flights.add(flight)
         flight.task = asyncio.create_task(self._fly(flight), name="row")
-        flight.task.add_done_callback(lambda _: self._landed(flight))
+        flight.task.add_done_callback(lambda task: self._landed(flight, task, room))
 
-    def _landed(self, flight: _Flight) -> None:
+    def _landed(self, flight: _Flight, task: asyncio.Task[None], room: Room) -> None:
         self._flights.discard(flight)
-        self._room.release()
+        room.give(flight.feeder)
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()):
+            self._broken = self._broken or error
+            self.stop(Stopped("the run came upon an error of its own"))
 
     async def _fly(self, flight: _Flight) -> None:
         row, clock = flight.row, asyncio.get_running_loop().time
         began = clock()
-
         try:
             made = row.request()
-
-            async def exchange() -> Reply:
-                if self._journal:
-                    self._journal.sending(row)
-                flight.sent = True
-                self.tally.sent(clock())
-                return await self._transport.post(made)
-
-            reply = await self._sender.send(made, exchange)
+            reply = await self._sender.send(made, lambda: self._exchange(flight, made))
             self._write(records.answered(row, reply))
+            flight.sent = False
             self.tally.answered(made.model, reply, began, clock())
         except JobStopped as stopped:
             self.stop(stopped)
         except RateLimitError as error:
             self._give_up(row, error)
+            flight.sent = False
+        finally:
+            if flight.sent and not flight.in_doubt:
+                self._turned_away(row)
+
+    async def _exchange(self, flight: _Flight, made: Request) -> Reply:
+        self._budget.count_attempt()
+        if self._journal:
+            self._journal.sending(flight.row)
+        before, flight.in_doubt = flight.in_doubt, True
+        flight.sent = flight.on_the_way = True
+        self.tally.sent(asyncio.get_running_loop().time())
+        try:
+            reply = await self._transport.post(made)
+        except (Unsent, NoAnswer) as error:
+            if isinstance(error, Unsent):
+                flight.in_doubt = before
+            if self.stopped and self._stopping.is_set():
+                raise self.stopped from None
+            raise
+        finally:
+            flight.on_the_way = False
+        if reply.status in _NOT_BILLED:
+            flight.in_doubt = before
+        if self.stopped and self._stopping.is_set() and (reply.status >= 500 or reply.status in _WORTH_ANOTHER):
+            raise self.stopped
+        return reply
 
     def _give_up(self, row: Row, error: RateLimitError) -> None:
         try:
+            record = records.gave_up(row, error)
             if self._journal:
-                self._journal.gave_up(records.gave_up(row, error))
-            self.tally.gave_up(records.code_of(error))
+                self._journal.gave_up(record)
+            else:
+                _to_stdout(record)
+            self.tally.gave_up(records.code_of(error), asyncio.get_running_loop().time())
         except OutputFailed as failed:
             self.stop(failed)
+
+    def _turned_away(self, row: Row) -> None:
+        try:
+            if self._journal:
+                self._journal.turned_away(row)
+        except OutputFailed as failed:
+            self.stop(failed)
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     async def _land(self) -> None:
         """Wait for what is on its way: for all of it, or within bounds once the run is stopping."""
         while self._flights and not self._stopping.is_set():
-            stopping = asyncio.create_task(self._stopping.wait())
-            tasks = {flight.task for flight in self._flights}
-            await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
+            await self._change()
         tasks = {flight.task for flight in self._flights}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._options.drain)
@@ -244,44 +310,12 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _sync(self) -> None:
-        """Sync what was written, and note what was spent, every so often."""
-        noted = time.time()
-        while self._journal:
-            await asyncio.sleep(_SYNC_EVERY)
-            try:
-                await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
-                if time.time() - noted >= _SPENT_EVERY:
-                    noted = time.time()
-                    self._note_spent()
-            except OutputFailed as failed:
-                self.stop(failed)
-
-    async def _watch(self) -> None:
-        """Note what is waited for; stop at the deadline, or at a day's limit where the run is not to wait for more."""
-        options, clock = self._options, asyncio.get_running_loop().time
-        end = None if options.deadline is None else clock() + options.deadline
-        while True:
-            await asyncio.sleep(1.0 if end is None else min(max(end - clock(), 0.01), 1.0))
-            if end is not None and clock() >= end:
-                self.stop(Stopped(f"the deadline of {options.deadline:g} s has passed; run again for the rest"))
-            for lane in self._sender.gate.scheduler.snapshot():
-                if lane.waiting_for:
-                    self.tally.waited[lane.waiting_for] += 1
-                if options.pause_at_daily_limit and lane.waiting_for in {"RPD", "TPD"}:
-                    self.stop(Stopped(f"the daily limit of {lane.name} is reached; run again tomorrow for the rest"))
-
-    def _note_spent(self) -> None:
-        spent = self._sender.gate.scheduler.spent()
-        if self._journal and spent:
-            try:
-                self._journal.note_spent(spent, time.time())
-            except OutputFailed as failed:
-                self.stop(failed)
-
 
 def _to_stdout(record: bytes) -> None:
-    import sys  # noqa: PLC0415
-
-    sys.stdout.buffer.write(record + b"\n")
-    sys.stdout.buffer.flush()
+    """Write a line to standard output, past its buffer: what cannot be written is to be known now."""
+    line = memoryview(record + b"\n")
+    while line:
+        try:
+            line = line[os.write(1, line) :]
+        except OSError as error:
+            raise OutputFailed("standard output", error.strerror or str(error)) from None

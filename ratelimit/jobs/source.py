@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import io
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,7 +44,14 @@ class _Line(msgspec.Struct, frozen=True):
     body: msgspec.Raw = _ABSENT
 
 
+class _Named(msgspec.Struct, frozen=True):
+    """What a body says of its model."""
+
+    model: msgspec.Raw = _ABSENT
+
+
 _line = msgspec.json.Decoder(_Line)
+_named = msgspec.json.Decoder(_Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,14 @@ class Row:
         if made.stream:
             raise RequestInvalid("the body asks for a stream", 'a file has no place for one; remove "stream": true')
         return made
+
+    @property
+    def model(self) -> bytes:
+        """The model as the body has it, found without looking into the rest; empty where there is none."""
+        try:
+            return bytes(_named.decode(self.body).model)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return b""
 
     @property
     def key(self) -> int:
@@ -96,23 +112,23 @@ class Source:
         state = Path(self.path).stat()
         return state.st_size, state.st_mtime_ns
 
+    def check(self) -> None:
+        """Raise `InputUnreadable` if it is nothing that can be read, without reading it."""
+        if self.path == "-":
+            return
+        if self.rereadable:
+            with opened(self.path) as file:
+                file.read(0)
+        elif not Path(self.path).exists() or Path(self.path).is_dir():
+            raise InputUnreadable(
+                self.path, "it is a directory" if Path(self.path).is_dir() else "there is no such file"
+            )
+
     def rows(self) -> Iterator[Row]:
         """Yield every line that is not blank."""
         with opened(self.path) as file:
-            number = 0
-            while line := file.readline(LONGEST_LINE + 1):
-                number += 1
-                if len(line) > LONGEST_LINE:
-                    length = len(line) + _skip_rest(file, line)
-                    yield Row(
-                        number, f"line-{number}", problem=f"the line has {length:,} bytes, more than {LONGEST_LINE:,}"
-                    )
-                    continue
-                if number == 1:
-                    line = line.removeprefix(_BOM)
-                line = line.strip(b"\r\n \t")
-                if line:
-                    yield self.row(number, line)
+            for number, line in lines(file):
+                yield too_long(number, line) if isinstance(line, int) else self.row(number, line)
 
     def row(self, number: int, line: bytes) -> Row:
         """Return what one line says."""
@@ -127,7 +143,7 @@ class Source:
             return Row(number, identifier, problem=str(error))
 
     def _with_model(self, body: bytes) -> bytes:
-        if self.model is None or b'"model"' in body or not body.startswith(b"{"):
+        if self.model is None or not body.startswith(b"{") or (b'"model"' in body and _names_a_model(body)):
             return body
         comma = b"" if body[1:].lstrip().startswith(b"}") else b","
         return b'{"model":' + msgspec.json.encode(self.model) + comma + body[1:]
@@ -146,6 +162,13 @@ def _decode(line: bytes) -> _Line:
         raise RequestInvalid("the line is nested too deeply", "no request needs more than a few levels") from None
     except msgspec.DecodeError as error:
         raise RequestInvalid(f"the line is not JSON: {printable(str(error))}", _SHAPE) from None
+
+
+def _names_a_model(body: bytes) -> bool:
+    try:
+        return _named.decode(body).model is not _ABSENT
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True  # it is not JSON, and will be reported as it is
 
 
 _SHAPE = 'a line is {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} or a bare body'
@@ -168,13 +191,27 @@ def _checked_path(line: _Line) -> str:
     return path
 
 
-def _skip_rest(file: IO[bytes], line: bytes) -> int:
-    """Read on to the end of a line that is too long to keep; return how much that was."""
-    skipped = 0
-    while line and not line.endswith(b"\n"):
-        line = file.readline(1024 * 1024)
-        skipped += len(line)
-    return skipped
+def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | int]]:
+    """Yield every line that is not blank with its number: its bytes, or only how many where they are too many."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            length = len(line)
+            while line and not line.endswith(b"\n"):
+                line = file.readline(1024 * 1024)
+                length += len(line)
+            yield number, length
+            continue
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        if line := line.strip(b"\r\n \t"):
+            yield number, line
+
+
+def too_long(number: int, length: int) -> Row:
+    """Return what is said of a line that is too long to be read."""
+    return Row(number, f"line-{number}", problem=f"the line has {length:,} bytes, at most {LONGEST_LINE:,} are read")
 
 
 @contextmanager
@@ -183,30 +220,68 @@ def opened(path: str) -> Iterator[IO[bytes]]:
     try:
         with _binary(path) as file:
             yield file
-    except (OSError, EOFError) as error:
+    except IsADirectoryError:
+        raise InputUnreadable(path, "it is a directory") from None
+    except FileNotFoundError:
+        raise InputUnreadable(path, "there is no such file") from None
+    except (OSError, EOFError, zlib.error) as error:
         raise InputUnreadable(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
 
 
 @contextmanager
 def _binary(path: str) -> Iterator[IO[bytes]]:
     if path == "-":
-        yield sys.stdin.buffer
+        # Not sys.stdin.buffer: a thread may still be reading when the interpreter ends, which that one does not bear.
+        with io.FileIO(sys.stdin.fileno(), closefd=False) as plain:
+            yield io.BufferedReader(plain)
         return
     suffix = Path(path).suffix
-    with Path(path).open("rb") as plain:
+    with Path(path).open("rb") as plain_file:
         if suffix == ".gz":
-            with gzip.GzipFile(fileobj=plain) as unpacked:
+            with gzip.GzipFile(fileobj=plain_file) as unpacked:
                 yield io.BufferedReader(unpacked)
         elif suffix in {".zst", ".zstd"}:
-            with _zstd(path, plain) as stream:
-                yield io.BufferedReader(stream)
+            yield io.BufferedReader(_Unzstd(path, plain_file), _PIECE)
         else:
-            yield plain
+            yield plain_file
 
 
-def _zstd(path: str, plain: IO[bytes]) -> Any:
-    try:
-        import zstandard  # noqa: PLC0415 - an extra, needed by few
-    except ImportError:
-        raise InputUnreadable(path, "reading zstd needs: pip install 'ratelimit-scheduler[zstd]'") from None
-    return zstandard.ZstdDecompressor().stream_reader(plain)
+_PIECE = 128 * 1024
+
+
+class _Unzstd(io.RawIOBase):
+    """Reads zstd, frame after frame; the library's own reader takes a file cut short for one that ends."""
+
+    def __init__(self, path: str, packed: IO[bytes]) -> None:
+        try:
+            import zstandard  # noqa: PLC0415 - an extra, needed by few
+        except ImportError:
+            raise InputUnreadable(path, "reading zstd needs: pip install 'ratelimit-scheduler[zstd]'") from None
+        self._failed = zstandard.ZstdError
+        self._decompressor: Any = zstandard.ZstdDecompressor()
+        self._packed = packed
+        self._open: Any = None
+        self._rest = b""
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            piece = self._rest or self._packed.read(_PIECE)
+            if not piece:
+                if self._open is not None:
+                    raise EOFError("the file is cut short")
+                return 0
+            self._open = self._open or self._decompressor.decompressobj()
+            try:
+                self._ready = self._open.decompress(piece)
+            except self._failed as error:
+                raise OSError(str(error)) from None
+            self._rest = self._open.unused_data if self._open.eof else b""
+            if self._open.eof:
+                self._open = None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size

@@ -24,6 +24,7 @@ class Summary:
     done_before: int
     answered: int
     failed: int
+    failed_before: int
     left: int | None
     failures: dict[str, int]
     attempts: int
@@ -46,9 +47,9 @@ class Summary:
     def lines(self) -> list[str]:
         """Return it as a person wants to read it."""
         rate = self.answered / self.seconds * 60 if self.seconds else 0.0
+        before = f", {self.done_before:,} were done before" if self.done_before else ""
         lines = [
-            f"answered {self.answered:,} in {duration(self.seconds)} ({rate:,.0f} a minute)"
-            + (f", {self.done_before:,} were done before" if self.done_before else ""),
+            f"answered {self.answered:,} in {duration(self.seconds)} ({rate:,.0f} a minute){before}",
             f"tokens   {self.input_tokens:,} in, {self.output_tokens:,} out, ${self.cost:,.4f}"
             + (f" ({self.unpriced:,} answers of models without a price)" if self.unpriced else ""),
             f"sent     {self.attempts:,} requests: {self.retried:,} again, {self.refused:,} refused by a limit",
@@ -56,6 +57,8 @@ class Summary:
         if self.failed:
             causes = ", ".join(f"{count:,} {code}" for code, count in sorted(self.failures.items()))
             lines.append(f"failed   {self.failed:,}: {causes}")
+        if self.failed_before:
+            lines.append(f"failed   {self.failed_before:,} in earlier runs; --retry-failed sends them again")
         if self.left:
             lines.append(f"left     {self.left:,}")
         if self.stopped:
@@ -70,15 +73,17 @@ def summarise(
     stopped: RateLimitError | None,
     *,
     in_doubt: int,
+    failed_before: int,
     interrupted: bool,
 ) -> Summary:
     """Return what a run came to."""
-    code = STOPPED if stopped else SOME_FAILED if tally.failed else 0
+    code = STOPPED if stopped else SOME_FAILED if tally.failed or failed_before else 0
     return Summary(
         total=tally.total,
         done_before=tally.done_before,
         answered=tally.answers,
         failed=tally.failed,
+        failed_before=failed_before,
         left=tally.left,
         failures=dict(tally.failures),
         attempts=tally.attempts,

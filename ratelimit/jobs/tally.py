@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from ratelimit.jobs.preflight import Findings
@@ -32,12 +32,13 @@ class Tally:
     def __init__(self, table: Table) -> None:
         self._table = table
         self.looked_at = 0
+        self.begun = False
         self.total: int | None = None
         self.done_before = 0
         self.attempts = 0
         self.answers = 0
         self.failures: Counter[str] = Counter()
-        self.waited: Counter[str] = Counter()  # seconds in which a lane waited, by what for
+        self.waited: dict[str, float] = defaultdict(float)  # seconds in which a lane waited, by what for
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost = 0.0
@@ -62,6 +63,7 @@ class Tally:
         self.total = found.rows or None
         self.done_before = found.done
         self.started_at = now
+        self.begun = True
 
     def end(self, now: float) -> None:
         """End the run."""
@@ -92,13 +94,10 @@ class Tally:
         else:
             self.cost += (usage.input * prices.input + usage.output * prices.output) / _MILLION
 
-    def gave_up(self, code: str) -> None:
+    def gave_up(self, code: str, now: float) -> None:
         """Count one request that will not succeed."""
         self.failures[code] += 1
-
-    def cost_if_all_land(self, in_flight: int) -> float:
-        """Return the cost so far, and that of so many more of the usual kind."""
-        return self.cost + (self.cost / self.answers * in_flight if self.answers else 0.0)
+        self._point(now).failed += 1
 
     def _point(self, now: float) -> Point:
         place = int((now - self.started_at) / self.stretch)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ratelimit.errors import BadRequest, InputUnreadable, RequestInvalid, printable
-from ratelimit.jobs.source import LONGEST_LINE, Row, Source, digest, opened
+from ratelimit.jobs.source import LONGEST_LINE, Row, Source, digest, lines, opened, too_long
 from ratelimit.limits.content import CHAT_PATH
 from ratelimit.wire.messages import parse
 
@@ -69,10 +69,14 @@ def fill(text: str, columns: Mapping[str, Any]) -> str:
                 f"the row has no column {printable(name)!r}, only {printable(', '.join(map(str, columns)))}",
                 "name a column that is there, or write {{ and }} for braces",
             )
-        value = columns[name]
-        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return as_text(columns[name])
 
     return _COLUMN.sub(put, text)
+
+
+def as_text(value: object) -> str:
+    """Return a value as it stands in a text: what is no text as JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +92,25 @@ class Templated(Source):
             if ".csv" in Path(self.path).suffixes:
                 yield from self._of_csv(file)
                 return
-            number = 0
-            while line := file.readline(LONGEST_LINE):
-                number += 1
-                line = line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip(b"\r\n \t")
-                if line:
-                    yield self._of_json(number, line)
+            for number, line in lines(file):
+                yield too_long(number, line) if isinstance(line, int) else self._of_json(number, line)
 
     def _of_csv(self, file: Any) -> Iterator[Row]:
+        csv.field_size_limit(LONGEST_LINE)  # the module's own is 128 KiB, less than many a document
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(text, restkey="", restval=None)
+        reader = csv.DictReader(text)
+        number = 2  # of the line a row begins on: a quoted field may hold line feeds
         try:
+            if len(set(reader.fieldnames or ())) < len(reader.fieldnames or ()):
+                raise InputUnreadable(self.path, "two columns have the same name")
+            number = reader.line_num + 1
             for columns in reader:
-                yield self._row(reader.line_num, columns)
+                yield self._row(number, columns)
+                number = reader.line_num + 1
         except UnicodeDecodeError:
-            raise InputUnreadable(self.path, f"line {reader.line_num + 1} is not UTF-8") from None
+            raise InputUnreadable(self.path, f"line {number} or a later one is not UTF-8") from None
         except csv.Error as error:
-            raise InputUnreadable(self.path, f"line {reader.line_num + 1}: {error}") from None
+            raise InputUnreadable(self.path, f"line {number}: {error}") from None
         finally:
             text.detach()
 
@@ -119,13 +125,13 @@ class Templated(Source):
 
     def _row(self, number: int, columns: Mapping[str, Any]) -> Row:
         try:
-            if "" in columns or (None in columns.values() and ".csv" in Path(self.path).suffixes):
+            if None in columns or (None in columns.values() and ".csv" in Path(self.path).suffixes):
                 raise RequestInvalid("the row has not as many fields as the header", "give each row all columns")  # noqa: TRY301
             body = self.template.body(columns) if self.template else b""
         except RequestInvalid as error:
             return Row(number, f"line-{number}", problem=str(error))
-        name = next((columns[key] for key in _ID_COLUMNS if columns.get(key) not in {None, ""}), None)
-        identifier = f"line-{number}-{digest(body):016x}" if name is None else str(name)
+        name = next((as_text(columns[key]) for key in _ID_COLUMNS if columns.get(key) not in (None, "")), None)
+        identifier = f"line-{number}-{digest(body):016x}" if name is None else name
         return Row(number, identifier, CHAT_PATH, body)
 
 

@@ -1,0 +1,92 @@
+"""What goes on beside a run: results are made to last, what was spent is noted, and deadlines are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from ratelimit.admission.scheduler import Scheduler
+from ratelimit.errors import OutputFailed, RateLimitError
+from ratelimit.jobs.budget import Options, Stopped
+from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.tally import Tally
+
+_SYNC_EVERY = 0.5  # seconds
+_SPENT_EVERY = 10.0
+_DAYS = {"RPD", "TPD"}
+
+
+class Chores:
+    """The tasks beside a run; `stop` is called with the reason when the run is to end."""
+
+    def __init__(
+        self,
+        journal: Journal | None,
+        scheduler: Scheduler,
+        tally: Tally,
+        options: Options,
+        stop: Callable[[RateLimitError], None],
+    ) -> None:
+        self._journal = journal
+        self._scheduler = scheduler
+        self._tally = tally
+        self._options = options
+        self._stop = stop
+        self._over = asyncio.Event()
+
+    @asynccontextmanager
+    async def going_on(self) -> AsyncIterator[None]:
+        """Go on for as long as the context is open; on leaving it, everything is synced and noted."""
+        tasks = [asyncio.create_task(self._watch())]
+        if self._journal:
+            tasks.append(asyncio.create_task(self._keep(self._journal)))
+        try:
+            yield
+        finally:
+            self._over.set()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._journal:
+                self._note_spent(self._journal)
+
+    async def _keep(self, journal: Journal) -> None:
+        noted = time.time()
+        while not self._over.is_set():
+            await self._pause(_SYNC_EVERY)
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, journal.sync)
+            except OutputFailed as failed:
+                self._stop(failed)
+            if time.time() - noted >= _SPENT_EVERY:
+                noted = time.time()
+                self._note_spent(journal)
+
+    async def _watch(self) -> None:
+        """Note what is waited for; stop at the deadline, or at a day's limit where the run is not to wait for more."""
+        options, clock = self._options, asyncio.get_running_loop().time
+        end = None if options.deadline is None else clock() + options.deadline
+        while not self._over.is_set():
+            began = clock()
+            await self._pause(1.0 if end is None else min(max(end - began, 0.01), 1.0))
+            if end is not None and clock() >= end:
+                self._stop(Stopped(f"the deadline of {options.deadline:g} s has passed; run again for the rest"))
+            for lane in self._scheduler.snapshot():
+                if lane.waiting_for:
+                    self._tally.waited[lane.waiting_for] += clock() - began
+                if options.pause_at_daily_limit and lane.waiting_for in _DAYS:
+                    self._stop(Stopped(f"the daily limit of {lane.name} is reached; run again tomorrow for the rest"))
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        except TimeoutError:
+            pass
+
+    def _note_spent(self, journal: Journal) -> None:
+        if spent := self._scheduler.spent():
+            try:
+                journal.note_spent(spent, time.time())
+            except OutputFailed as failed:
+                self._stop(failed)
