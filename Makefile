@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: test demo lint types suite sdk sdk-envs wheel clean
+.PHONY: test demo lint types suite sdk sdk-envs wheel bench bench-quick clean
 
 test: lint types suite sdk wheel
 
@@ -55,6 +55,14 @@ wheel: $(VENV)/ready
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
+
+# Every figure of docs/benchmarks.md, and the document itself; half an hour. The peers install into .bench-envs.
+bench: $(VENV)/ready
+	set -e; for each in 'caps --virtual' 'caps --real' overhead jobs peers scale soak docs; do \
+		$(BIN)/python -m bench $$each; done
+
+bench-quick: $(VENV)/ready
+	$(BIN)/python -m bench caps --virtual --quick
 
 clean:
 	rm -rf .venv .venv-wheel $(SDK_ENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

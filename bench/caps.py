@@ -1,92 +1,176 @@
-"""How much of each tier's cap the scheduler uses over ten virtual minutes, and how often it is refused.
+"""How much of every documented cap is used, cell by cell of the table of tiers, and how often anything is refused.
 
-The service is the scripted one of the tests: a bucket that refills continuously, requests 20 to 900 ms on the way, and
-answers after 0.3 to 30 s. The tests show the same on shorter horizons for large tiers; here each has its ten minutes.
+`--virtual` plays every model on every tier on a virtual clock: ten minutes each, of which the first belongs to the
+opening burst, and two days for limits per day, of which the first does. `--real` plays a few over sockets,
+in real time, against the mock server in a process of its own.
 
-    python bench/caps.py --virtual [--minutes 10] [--tier tier-5] [--out bench/results/caps.json]
+Cells with the same requests per minute and day differ only in how large a token is: the workloads are made in
+proportion to the limits. Each such set of limits is played once, in its smallest tokens, where rounding is coarsest;
+every cell of it has its row. `--every` plays each cell by itself.
 
-Exits 1 if anything is refused or less than 99.5 % of what the bucket could have admitted, less a second of refill, is.
+    python -m bench caps --virtual [--quick] [--enforce KIND] [--charge PROFILE]
+    python -m bench caps --real [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
-from ratelimit.admission.scheduler import Scheduler
-from ratelimit.limits.bucket import MINUTE
-from ratelimit.limits.tiers import load
-from ratelimit.testing.clock import run
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from servers import Network, Service, flood, of_tokens
+from bench import cells, real
+from bench.record import RESULTS, Progress, Record, machine, table, versions
+from ratelimit.limits.bucket import DAY, MINUTE, Limit
+from ratelimit.limits.tiers import TIERS, Model, load
+from ratelimit.testing.mock.charges import Profile
 
 LEAST = 0.995
-SEED = 1
-CELLS = [("gpt-4o-mini", tier) for tier in ("free", "tier-1", "tier-2", "tier-3", "tier-4", "tier-5")] + [
-    ("o4-mini", tier) for tier in ("tier-1", "tier-2", "tier-3", "tier-4", "tier-5")
-]
+QUICK = {"free", "tier-1", "tier-2"}
+_CHAT_MODEL = "gpt-4.1"  # its window takes whatever a tier allows
+_COLUMNS = ("model", "tier", "bound", "cap", "achieved", "utilisation", "refused", "wait_p50", "wait_p99", "passed")
+_FIT = {"RPM": ("requests", MINUTE), "TPM": ("tokens", MINUTE), "RPD": ("requests", DAY)}
 
 
-def fill(model: str, tier: str, minutes: float) -> dict[str, Any]:
-    """Run one cell with more small requests than it can pass, and return what became of them."""
-    limits = tuple(load().limits(model, tier))
-    rpm = next(limit.amount for limit in limits if (limit.unit, limit.window) == ("requests", MINUTE))
-    service = Service.of(limits)
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One model on one tier, and which of its limits binds."""
 
-    async def play() -> None:
-        scheduler = Scheduler({"m": limits}, concurrency=100_000)
-        backlog = max(round(rpm / 2), 200)
-        network = Network.rough(SEED)
-        await flood(scheduler, service, network, minutes * MINUTE, asks=lambda: of_tokens(20), backlog=backlog)
+    model: Model
+    tier: str
+    bound: str
 
-    start = perf_counter()
-    run(play())
-    could = int(rpm * (1 + minutes) - rpm / MINUTE)
-    admitted = service.count(0, minutes * MINUTE)
-    return {
-        "model": model,
-        "tier": tier,
-        "rpm": rpm,
-        "admitted": admitted,
-        "of_the_cap": round(admitted / could, 5),
-        "refused": len(service.refused),
-        "seconds": round(perf_counter() - start, 1),
-    }
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What the tier allows."""
+        return load().limits(self.model.name, self.tier)
+
+    def amount(self, bound: str) -> float | None:
+        """The amount of one of the limits."""
+        return next((each.amount for each in self.limits if (each.unit, each.window) == _FIT[bound]), None)
 
 
-def main() -> int:
-    """Fill the cells, print, keep, and judge."""
-    parser = argparse.ArgumentParser(description="How much of each tier's cap the scheduler uses.")
-    parser.add_argument("--virtual", action="store_true", required=True, help="on a virtual clock, the only way yet")
+def every_cell() -> Iterator[Cell]:
+    """Every model on every tier that can use it, by each of its limits."""
+    for model in load().models.values():
+        for tier in TIERS:
+            if model.tiers.get(tier) is not None:
+                for bound in _FIT:
+                    cell = Cell(model, tier, bound)
+                    if cell.amount(bound):
+                        yield cell
+
+
+def alike(found: Iterable[Cell], *, apart: bool) -> list[list[Cell]]:
+    """Cells that are one simulation, each group beginning with the one that is to be played."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in found:
+        same = (cell.bound, cell.amount("RPM"), cell.amount("RPD"), cell.amount("TPM") is None)
+        groups.setdefault((*same, cell.model.name, cell.tier) if apart else same, []).append(cell)
+    return [sorted(group, key=lambda cell: cell.amount("TPM") or 0) for group in groups.values()]
+
+
+def virtual(options: argparse.Namespace) -> Record:
+    """Play every cell on a virtual clock."""
+    chosen = [
+        cell
+        for cell in every_cell()
+        if (not options.tier or cell.tier in options.tier)
+        and (not options.model or cell.model.name in options.model)
+        and not (options.quick and (cell.tier not in QUICK or (cell.amount("RPM") or 0) > 1000))
+        and not (options.charge and "chat" not in " ".join(cell.model.endpoints))
+    ]
+    groups = alike(chosen, apart=options.every)
+    minutes = 5 if options.quick else options.minutes
+    setting = cells.Setting(options.enforce, options.charge, options.seed, horizon=minutes * MINUTE)
+    progress, rows = Progress(len(groups)), list[dict[str, Any]]()
+    for group in groups:
+        first = group[0]
+        mine = replace(setting, opening=DAY, horizon=2 * DAY) if first.bound == "RPD" else setting
+        model = load().find(_CHAT_MODEL) if options.charge else None
+        played = cells.play(first.limits, first.bound, mine, model)
+        progress.say(f"{first.model.name} {first.tier} {first.bound}")
+        if played is None:
+            continue
+        passed = verdict(played, options.enforce)
+        for cell in group:
+            cap = cell.amount(cell.bound) or 0
+            head = {"model": cell.model.name, "tier": cell.tier}
+            scaled = {"cap": cap, "achieved": round(played["utilisation"] * cap, 1)}
+            rows.append({**head, **played, **scaled, "played_as": f"{first.model.name} {first.tier}", "passed": passed})
+    order = {name: place for place, name in enumerate(load().models)}
+    rows.sort(key=lambda row: (order[row["model"]], TIERS.index(row["tier"])))
+    return Record(
+        bench="caps",
+        rows=rows,
+        targets={"utilisation": LEAST, "refused": 0}
+        if options.enforce == "bucket"
+        else {"refused after the first minute": 0},
+        passed=bool(rows) and all(row["passed"] for row in rows),
+        command=command(options),
+        seed=options.seed,
+        notes=[f"enforcement: {options.enforce}", f"charge: {options.charge or 'known beforehand'}"],
+        machine=machine(),
+        versions=versions("aiolimiter"),
+    )
+
+
+def verdict(played: dict[str, Any], enforce: str) -> bool:
+    """Return whether a cell uses its cap and is not refused.
+
+    A service that does not refill continuously refuses the opening burst of anybody who trusts the documents, and says
+    nothing of how much it will admit: there it counts that refusals end.
+    """
+    if enforce != "bucket":
+        return bool(played["refused_late"] == 0)
+    return bool(played["utilisation"] >= LEAST and played["refused"] == 0)
+
+
+def command(options: argparse.Namespace) -> str:
+    """Return what repeats this run."""
+    said = ["python -m bench caps", "--real" if options.real else "--virtual"]
+    said += ["--quick"] if options.quick else []
+    said += ["--every"] if options.every else []
+    said += [f"--enforce {options.enforce}"] if options.enforce != "bucket" else []
+    said += [f"--charge {options.charge}"] if options.charge else []
+    said += [f"--tier {tier}" for tier in options.tier or ()]
+    said += [f"--model {model}" for model in options.model or ()]
+    return " ".join(said)
+
+
+def file_of(options: argparse.Namespace) -> Path:
+    """Return where the record goes; a quick run overwrites nothing that documents are made of."""
+    parts = ["caps", "real" if options.real else "virtual"]
+    parts += [] if options.enforce == "bucket" else [options.enforce]
+    parts += [options.charge] if options.charge else []
+    return RESULTS / ("quick" if options.quick or options.tier or options.model else ".") / ("-".join(parts) + ".json")
+
+
+def main(arguments: list[str]) -> int:
+    """Play, print, keep, and judge."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench caps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--virtual", action="store_true", help="every cell, on a virtual clock")
+    how.add_argument("--real", action="store_true", help="a few cells over sockets, 70 s each")
+    parser.add_argument("--quick", action="store_true", help="fewer cells, shorter")
+    parser.add_argument("--every", action="store_true", help="each cell by itself")
+    parser.add_argument("--enforce", default="bucket", choices=("bucket", "sliding", "fixed", "quantised"))
+    parser.add_argument("--charge", choices=get_args(Profile), help="estimate charges, of a server that charges so")
+    parser.add_argument("--tier", action="append", choices=TIERS)
+    parser.add_argument("--model", action="append")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--tier", action="append", help="only this one; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "caps.json")
-    options = parser.parse_args()
-    cells = []
-    for model, tier in CELLS:
-        if not options.tier or tier in options.tier:
-            cells.append(fill(model, tier, options.minutes))
-            print(json.dumps(cells[-1]), flush=True)
-    passed = all(cell["refused"] == 0 and cell["of_the_cap"] >= LEAST for cell in cells)
-    result = {
-        "cells": cells,
-        "targets": {"of_the_cap": LEAST, "refused": 0},
-        "passed": passed,
-        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "seed": SEED,
-        "command": f"python bench/caps.py --virtual --minutes {options.minutes:g}",
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return 0 if passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    record = real.measure(options, command(options)) if options.real else virtual(options)
+    record.write(options.out or file_of(options))
+    failed = [row for row in record.rows if not row["passed"]]
+    sys.stdout.write(table(failed if len(record.rows) > 40 else record.rows, _COLUMNS) + "\n")
+    sys.stdout.write(f"{len(record.rows) - len(failed)} of {len(record.rows)} cells pass\n")
+    if failed:
+        sys.stdout.write(f"{len(failed)} miss the target: {dict(record.targets)}\n")
+    return 0 if record.passed else 1

@@ -1,0 +1,53 @@
+"""The one door to every bench.
+
+python -m bench BENCH [--quick] [options]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+BENCHES = {
+    "caps": "every cell of the table of tiers: how much of its cap is used (--virtual or --real)",
+    "peers": "the same jobs through what people use instead, side by side",
+    "core": "a turn over three limits, beside one acquire of a bare limiter",
+    "admission": "admissions per second, and how late the scheduler wakes up",
+    "wire": "requests per second and processor time per request, beside a bare client",
+    "dropin": "the official SDK with and without the drop-in",
+    "jobs": "a file of requests from end to end",
+    "mock_ceiling": "what the mock server itself can answer",
+    "overhead": "core, admission, wire, dropin and mock_ceiling in turn",
+    "scale": "how cost grows with requests, waiters and lanes",
+    "soak": "long at a large tier with faults: nothing grows, nothing is lost",
+    "docs": "write the figures into docs/benchmarks.md and README.md (--check: see that they agree)",
+}
+_OWN = {"caps", "peers", "scale", "soak", "docs"}
+
+
+def usage() -> str:
+    """Return the benches there are."""
+    lines = [f"  {name:<13} {what}" for name, what in BENCHES.items()]
+    return "\n".join(["usage: python -m bench BENCH [options]; python -m bench BENCH --help", "", *lines, ""])
+
+
+def main(arguments: list[str]) -> int:
+    """Run one bench and return its verdict: 0 for all targets met, 1 for one missed, 2 for no such bench."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(usage())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in BENCHES:
+        sys.stderr.write(f"there is no bench {name!r}; choose one of {', '.join(BENCHES)}\n")
+        return 2
+    if name in _OWN:
+        run: Callable[[list[str]], int] = import_module(f"bench.{name}").main
+        return run(rest)
+    from bench.scripts import run_all  # noqa: PLC0415 - only for those that are scripts of their own
+
+    return run_all(name, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
