@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from ratelimit.admission.scheduler import LaneStatus
-from ratelimit.errors import JobStopped, RateLimitError
+from ratelimit.errors import JobStopped, RateLimitError, RequestFailed, RequestInvalid
 from ratelimit.limits.content import CHAT_PATH
 from ratelimit.wire.many import Many
 from ratelimit.wire.messages import Reply, Request, request
@@ -45,7 +45,7 @@ class Client:
     def __init__(self, sender: Sender, transport: Transport, *, concurrency: int) -> None:
         self.sender = sender
         self.transport = transport
-        self._concurrency = concurrency
+        self.concurrency = concurrency
 
     async def __aenter__(self) -> Self:
         await self.transport.__aenter__()
@@ -70,7 +70,15 @@ class Client:
     ) -> Reply:
         """Send one request and return its reply; raises what no waiting and no retry could cure."""
         asked = body if isinstance(body, Request) else request(body, path)
-        return await self.sender.send(asked, lambda: self.transport.post(asked), priority=priority, deadline=deadline)
+        if asked.fields.get("stream"):
+            raise RequestInvalid("the body asks for a stream", 'use client.stream(), or leave "stream" out')
+        try:
+            return await self.sender.send(
+                asked, lambda: self.transport.post(asked), priority=priority, deadline=deadline
+            )
+        except JobStopped as why:
+            self.sender.dismiss(why)
+            raise
 
     async def chat(self, model: str, prompt: str, *, system: str | None = None, **options: Any) -> Reply:
         """Ask one question; `reply.text` is the answer."""
@@ -82,8 +90,13 @@ class Client:
     async def embed(self, model: str, texts: str | list[str], **options: Any) -> list[list[float]]:
         """Return the embeddings of texts, in their order."""
         reply = await self.send({"model": model, "input": texts, **options}, EMBEDDINGS_PATH)
-        rows = sorted(reply.json()["data"], key=lambda row: row["index"])
-        return [row["embedding"] for row in rows]
+        try:
+            rows = sorted(reply.json()["data"], key=lambda row: row["index"])
+            return [row["embedding"] for row in rows]
+        except (KeyError, TypeError):
+            raise RequestFailed(
+                reply.status, "no_embeddings", "the reply holds no embeddings; use a model and a base URL that embed"
+            ) from None
 
     @asynccontextmanager
     async def stream(
@@ -91,8 +104,14 @@ class Client:
     ) -> AsyncIterator[Stream]:
         """Send one request that streams; iterate over the context's value for the bytes as they come."""
         asked = body if isinstance(body, Request) else request(body, path)
-        async with begin(self.sender, self.transport, asked, priority=priority, deadline=deadline) as stream:
-            yield stream
+        if not asked.stream:
+            raise RequestInvalid("the body asks for no stream", 'add "stream": true, or use client.send()')
+        try:
+            async with begin(self.sender, self.transport, asked, priority=priority, deadline=deadline) as stream:
+                yield stream
+        except JobStopped as why:
+            self.sender.dismiss(why)
+            raise
 
     async def map(
         self,
@@ -102,7 +121,7 @@ class Client:
         ordered: bool = False,
         priority: float = 0,
         window: int | None = None,
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result]:
         """Send many and yield their results, as they come or in order.
 
         Bodies are pulled as there is room: at most `window` requests exist at any time. A request that fails is a
@@ -110,20 +129,24 @@ class Client:
         """
 
         async def handle(index: int, body: Body) -> Result:
-            return await self._result(index, body, path, priority)
+            return await outcome(self, index, body, path, priority=priority)
 
-        async for result in Many(handle, bodies, window or self._concurrency).run(ordered=ordered):
-            yield result
-
-    async def _result(self, index: int, body: Body, path: str, priority: float) -> Result:
-        asked = body if isinstance(body, Request) else None
-        try:
-            asked = asked or request(body, path)  # type: ignore[arg-type]  # a Request was taken above
-            return Result(index, asked, await self.send(asked, priority=priority))
-        except JobStopped:
-            raise
-        except RateLimitError as error:
-            return Result(index, asked, error=error)
+        many = Many(handle, bodies, window or self.concurrency)
+        async with aclosing(many.run(ordered=ordered)) as results:
+            async for result in results:
+                yield result
 
     def __repr__(self) -> str:
         return f"<Client {self.sender.gate.scheduler!r}>"
+
+
+async def outcome(client: Client, index: int, body: Body, path: str, *, priority: float = 0) -> Result:
+    """Send one of many and return what became of it; raises only what stops them all."""
+    asked = body if isinstance(body, Request) else None
+    try:
+        asked = asked or request(body, path)  # type: ignore[arg-type]  # a Request was taken above
+        return Result(index, asked, await client.send(asked, priority=priority))
+    except JobStopped:
+        raise
+    except RateLimitError as error:
+        return Result(index, asked, error=error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 _CUT = 0.7
 _ROOM = 1.0  # seconds; failures closer together than this are one event
+_FULL = 0.9  # of the size in flight is as good as all of it
 _PATIENCE = 5  # failures in a row before anything is cut: one alone is nobody's fault
 
 
@@ -27,7 +28,7 @@ class Congestion:
         return max(int(self._size), 1)
 
     def failed(self, in_flight: int, now: float) -> bool:
-        """Note that the service failed or was silent; true if the size has changed."""
+        """Note that the service failed or was silent, with so many in flight; true if the size has changed."""
         self._failures += 1
         if self._failures < _PATIENCE or now - self._cut_at < _ROOM:
             return False
@@ -37,9 +38,9 @@ class Congestion:
         return self.size != before
 
     def succeeded(self, in_flight: int) -> bool:
-        """Note that it answered; true if the size has changed."""
+        """Note that it answered, this one still counted among those in flight; true if the size has changed."""
         self._failures = 0
-        if self._size >= self._most or in_flight < self._size * 0.9:
+        if self._size >= self._most or in_flight < self.size * _FULL:
             return False
         before = self.size
         self._size = min(self._size + 1, self._most)

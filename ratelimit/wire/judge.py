@@ -27,7 +27,22 @@ _QUOTA = {
     "billing_hard_limit_reached",
 }
 _SLOWED = {"slow_down", "resource_unavailable"}  # 429s that no limit of ours is the reason for
-_BROKEN = 500  # a 2xx that carries an error or no JSON is worth as much as this
+_OVERLOADED = {"server_error", "service_unavailable_error", "overloaded_error"}  # types that have come as 429s, too
+_CURABLE = {408, 409, 425}  # of those below 500
+_INCURABLE = {501, 505}  # of those from 500 on: the service will know the request no better next time
+_BROKEN = 500  # a 2xx that carries no JSON, or an error of no known kind, is worth as much as this
+_SHOWN = 200
+
+# What an error inside a 200 says of itself, in its code or else its type, and the status it would have had.
+_STATUSES = {
+    **dict.fromkeys(("rate_limit_exceeded", "rate_limit_error", "requests", "tokens", *_SLOWED, *_QUOTA), 429),
+    **dict.fromkeys(("invalid_api_key", "authentication_error"), 401),
+    "permission_error": 403,
+    "model_not_found": 404,
+    "invalid_request_error": 400,
+    "server_is_overloaded": 503,
+    "overloaded_error": 529,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +70,19 @@ def judge(reply: Reply) -> Verdict:
     found = reply.envelope()
     trouble, usage = found or (None, None)
     if 200 <= reply.status < 300:
-        if found and not (trouble and (trouble.message or trouble.code)):
+        if found and trouble is None:
             return Verdict("done", observed, usage=usage)
-        if trouble is None:
-            trouble = Trouble(f"a broken reply: {reply.body[:200].decode(errors='replace')!r}", code="broken_reply")
+        trouble = trouble or broken(reply.body)
         return replace(trouble_verdict(status_of(trouble), trouble, observed, reply.request_id), usage=usage)
     if trouble is None:
-        trouble = Trouble(reply.body[:200].decode(errors="replace") or "no body")
+        trouble = Trouble(reply.body[:_SHOWN].decode(errors="replace") or "no body")
     return trouble_verdict(reply.status, trouble, observed, reply.request_id)
+
+
+def broken(body: bytes) -> Trouble:
+    """Return what is wrong with a 2xx that is not what was asked for."""
+    shown = body[:_SHOWN].decode(errors="replace")
+    return Trouble(f"a broken reply: {shown!r}" if body else "a reply without a body", code="broken_reply")
 
 
 def judge_failure(failure: Unsent | NoAnswer) -> Verdict:
@@ -87,19 +107,18 @@ def trouble_verdict(status: int, trouble: Trouble, observed: Observed, request_i
             return Verdict("give up", observed, failed, limited=True)
         if observed.should_retry is False:
             return Verdict("give up", observed, failed, limited=True)
-        slowed = code in _SLOWED
+        slowed = code in _SLOWED or trouble.type in _OVERLOADED
         return Verdict("again", observed, failed, after=observed.retry_after, limited=not slowed, slowed=slowed)
     again = observed.should_retry
     if again is None:
-        again = status in {408, 409} or status >= 500
-    struggling = status >= 500 or status == 408
+        again = status in _CURABLE or (status >= 500 and status not in _INCURABLE)
+    struggling = again and (status >= 500 or status == 408)
     return Verdict("again" if again else "give up", observed, failed, after=observed.retry_after, struggling=struggling)
 
 
 def status_of(trouble: Trouble) -> int:
     """Return the status an error inside a 200 would have had."""
-    if trouble.code in {"rate_limit_exceeded", *_SLOWED, *_QUOTA}:
-        return 429
-    if trouble.type == "invalid_request_error":
-        return 400
-    return _BROKEN
+    code = str(trouble.code or "")
+    if code.isdecimal() and 400 <= int(code[:4]) < 600:
+        return int(code)
+    return _STATUSES.get(code) or _STATUSES.get(trouble.type or "", _BROKEN)

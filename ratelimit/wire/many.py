@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,21 +17,36 @@ class Many(Generic[T, R]):
     def __init__(
         self, handle: Callable[[int, T], Awaitable[R]], items: Iterable[T] | AsyncIterable[T], window: int
     ) -> None:
+        if window < 1:
+            raise ValueError(f"window is {window}; at least one request must have room")
         self._handle = handle
-        self._source = _numbered(items)
+        self._pull = _Asynchronous(items).pull if isinstance(items, AsyncIterable) else _Synchronous(items).pull
         self._window = window
-        self._room = asyncio.Semaphore(window)
-        self._pulling = asyncio.Lock()
-        self._results: asyncio.Queue[tuple[int, R] | BaseException | None] = asyncio.Queue()
+        self._room = window
+        self._idle: deque[asyncio.Future[None]] = deque()  # workers that wait for room
+        self._done: deque[tuple[int, R]] = deque()
+        self._something = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._working = 0
 
-    async def run(self, *, ordered: bool) -> AsyncIterator[R]:
+    async def run(self, *, ordered: bool) -> AsyncGenerator[R]:
         """Yield every result; raises what a worker raises, after stopping the others."""
+        self._working = self._window
         workers = [asyncio.create_task(self._work(), name="map") for _ in range(self._window)]
+        early: dict[int, R] = {}
+        following = 0
         try:
-            completed = self._completed()
-            async for result in _in_order(completed) if ordered else _as_they_come(completed):
-                self._room.release()
-                yield result
+            while await self._wait():
+                index, result = self._done.popleft()
+                if not ordered:
+                    self._free()
+                    yield result
+                    continue
+                early[index] = result
+                while following in early:
+                    self._free()
+                    yield early.pop(following)
+                    following += 1
         finally:
             for worker in workers:
                 worker.cancel()
@@ -39,50 +55,75 @@ class Many(Generic[T, R]):
     async def _work(self) -> None:
         try:
             while True:
-                await self._room.acquire()
-                async with self._pulling:
-                    index, item = await anext(self._source)
-                self._results.put_nowait((index, await self._handle(index, item)))
-        except StopAsyncIteration:
-            self._room.release()  # nobody need wait for room any more
-            self._results.put_nowait(None)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the results are taken
-            self._results.put_nowait(error)
+                if self._room:
+                    self._room -= 1
+                else:
+                    await self._until_free()
+                item = await self._pull()
+                if item is None:
+                    break
+                self._done.append((item[0], await self._handle(*item)))
+                self._something.set()
+            self._free()  # for the next to see that there is nothing left, and so on
+        except BaseException as error:  # whatever it is, it is raised where the results are taken
+            self._failure = self._failure or error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._working -= 1
+            self._something.set()
 
-    async def _completed(self) -> AsyncIterator[tuple[int, R]]:
-        working = self._window
-        while working:
-            result = await self._results.get()
-            if result is None:
-                working -= 1
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                yield result
+    async def _wait(self) -> bool:
+        """Wait for a result; false if there will be none."""
+        while not self._failure and not self._done and self._working:
+            self._something.clear()
+            await self._something.wait()
+        if self._failure:
+            raise self._failure
+        return bool(self._done)
+
+    def _free(self) -> None:
+        """Give up the place of one item, to a worker that waits for it if one does."""
+        if self._idle:
+            self._idle.popleft().set_result(None)
+        else:
+            self._room += 1
+
+    async def _until_free(self) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(place)
+        await place
 
 
-async def _as_they_come(completed: AsyncIterator[tuple[int, R]]) -> AsyncIterator[R]:
-    async for _, result in completed:
-        yield result
+class _Synchronous(Generic[T]):
+    """Items with their numbers, out of an iterable."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items: Iterator[tuple[int, T]] = enumerate(items)
+
+    async def pull(self) -> tuple[int, T] | None:
+        return next(self._items, None)
 
 
-async def _in_order(completed: AsyncIterator[tuple[int, R]]) -> AsyncIterator[R]:
-    early: dict[int, R] = {}
-    following = 0
-    async for index, result in completed:
-        early[index] = result
-        while following in early:
-            yield early.pop(following)
-            following += 1
+class _Asynchronous(Generic[T]):
+    """Items with their numbers, out of an asynchronous iterable: one at a time, for it may be a generator."""
 
+    def __init__(self, items: AsyncIterable[T]) -> None:
+        self._items: AsyncIterator[T] = aiter(items)
+        self._count = 0
+        self._pulling = asyncio.Lock()
+        self._exhausted = False
 
-async def _numbered(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[tuple[int, T]]:
-    index = 0
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield index, item
-            index += 1
-    else:
-        for item in items:
-            yield index, item
-            index += 1
+    async def pull(self) -> tuple[int, T] | None:
+        async with self._pulling:
+            if self._exhausted:
+                return None
+            try:
+                item = await anext(self._items)
+            except BaseException as error:
+                self._exhausted = True
+                if isinstance(error, StopAsyncIteration):
+                    return None
+                raise
+            self._count += 1
+            return self._count - 1, item

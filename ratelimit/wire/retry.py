@@ -12,18 +12,22 @@ outage count against nobody.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
-from tenacity.wait import wait_base
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from ratelimit.errors import NotAnswered, RateLimitError
 from ratelimit.wire.judge import Verdict
 
 T = TypeVar("T")
+
+_WEIGHT = 0.02  # of one attempt in the share that fails: three in ten must never look like more than half
+_DOWN = 0.5
+_FIRST_PROBE, _LAST_PROBE = 1.0, 30.0  # seconds between one request and the next while the service is down
 
 _RAREST = 30.0  # seconds between two looks whether the service is back
 
@@ -53,23 +57,34 @@ class Again(Exception):
         return self.verdict.error or NotAnswered("no answer", sent=True)
 
 
-class WaitAsTold(wait_base):
-    """The service's own wait if it told one, else exponential with full jitter; nothing where the lane waits."""
+class Patience:
+    """Of one request: how often it has failed, when to stop, and how long to wait until then."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, first: Again) -> None:
         self._policy = policy
-        self._otherwise = wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait)
+        self._last = first
+        self._failures = int(first.counts)
 
-    def __call__(self, retry_state: RetryCallState) -> float:
-        """Return the seconds to wait before the next attempt."""
-        failure = retry_state.outcome.exception() if retry_state.outcome else None
-        if not isinstance(failure, Again):
+    def note(self, failure: Again) -> None:
+        """Count one more failure."""
+        self._last = failure
+        self._failures += failure.counts
+
+    def stop(self, _state: RetryCallState) -> bool:
+        """Whether the last attempt was the last."""
+        return self._failures >= self._policy.attempts
+
+    def wait(self, _state: RetryCallState) -> float:
+        """Seconds to wait: as told, else exponential with full jitter; none where the lane or the outage waits."""
+        policy, verdict = self._policy, self._last.verdict
+        if verdict.limited or verdict.slowed:
             return 0
-        if failure.verdict.limited or failure.verdict.slowed:
+        if verdict.after is not None:
+            return min(max(verdict.after, 0), policy.longest_wait)
+        if not self._last.counts:
             return 0
-        if failure.verdict.after is not None:
-            return min(max(failure.verdict.after, 0), self._policy.longest_wait)
-        return self._otherwise(retry_state)
+        doublings = min(self._failures - 1, 30)  # beyond, floats would overflow before the longest wait cut them
+        return random.uniform(0, min(policy.first_wait * 2**doublings, policy.longest_wait))  # noqa: S311 - no secret
 
 
 async def persist(attempt: Callable[[], Awaitable[T]], policy: Policy) -> T:
@@ -78,23 +93,25 @@ async def persist(attempt: Callable[[], Awaitable[T]], policy: Policy) -> T:
         return await attempt()
     except Again as failure:
         first: Again | None = failure
-    counted = 0
-
-    def stop(state: RetryCallState) -> bool:
-        nonlocal counted
-        failure = state.outcome.exception() if state.outcome else None
-        counted += isinstance(failure, Again) and failure.counts
-        return counted >= policy.attempts
-
+        patience = Patience(policy, failure)
+    trials = AsyncRetrying(
+        stop=patience.stop,
+        wait=patience.wait,
+        retry=retry_if_exception_type(Again),
+        sleep=asyncio.sleep,
+        reraise=True,
+    )
     try:
-        async for trial in AsyncRetrying(
-            stop=stop, wait=WaitAsTold(policy), retry=retry_if_exception_type(Again), sleep=asyncio.sleep, reraise=True
-        ):
+        async for trial in trials:
             with trial:
-                if first is not None:
+                if first is not None:  # what has failed already is the first trial
                     failed, first = first, None
                     raise failed
-                return await attempt()
+                try:
+                    return await attempt()
+                except Again as failure:
+                    patience.note(failure)
+                    raise
     except Again as last:
         raise last.error from None
     raise AssertionError("tenacity ended without an outcome")
@@ -107,58 +124,62 @@ class Outage:
         self.paused = False
         self._policy = policy
         self._left = policy.reserve
-        self._failing = 0.0  # share of the last twenty or so attempts
-        self._delay = 1.0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._failing = 0.0  # share of the attempts, the latest weighing most
+        self._delay = _FIRST_PROBE
+        self._waiting: deque[asyncio.Future[bool]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
 
-    async def passed(self) -> None:
-        """Wait until the service may be asked."""
+    async def passed(self) -> bool:
+        """Wait until the service may be asked; true if that is to see whether it is back."""
         if not self.paused:
-            return
-        waiter = asyncio.get_running_loop().create_future()
+            return False
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
-        if self._alarm is None:
-            self._arm()
-        await waiter
+        self._arm()
+        return await waiter
 
     def succeeded(self) -> None:
-        """Note that the service answers."""
+        """Note that the service has done what it was asked for."""
         self._left = min(self._left + self._policy.share, self._policy.reserve * 50)
-        self._failing *= 0.95
+        self.answered()
+
+    def answered(self) -> None:
+        """Note that the service is there, whatever it says."""
+        self._failing *= 1 - _WEIGHT
         if self.paused:
             self.paused = False
-            self._delay = 1.0
+            self._delay = _FIRST_PROBE
             self._left = max(self._left, self._policy.reserve)
             self._failing = 0.0
             if self._alarm:
                 self._alarm.cancel()
                 self._alarm = None
-            while self._waiting:
-                self._wake()
+            while self._wake(probing=False):
+                pass
 
     def failed(self) -> bool:
         """Note that it failed; true if this is an outage, which no single request is to blame for."""
         self._left -= 1
-        self._failing += 0.05 * (1 - self._failing)
-        if not self.paused and self._left < 0 and self._failing > 0.5:
+        self._failing += _WEIGHT * (1 - self._failing)
+        if not self.paused and self._left < 0 and self._failing > _DOWN:
             self.paused = True
         return self.paused
 
     def _arm(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._alarm = loop.call_later(self._delay, self._probe)
+        if self._alarm is None and self._waiting:
+            self._alarm = asyncio.get_running_loop().call_later(self._delay, self._probe)
 
     def _probe(self) -> None:
         self._alarm = None
-        self._wake()
-        self._delay = min(self._delay * 2, _RAREST)  # by probes sent, not by failures: those on the way fail in a crowd
-        if self._waiting:
-            self._arm()
+        if self._wake(probing=True):
+            self._delay = min(self._delay * 2, _LAST_PROBE)
+        self._arm()
 
-    def _wake(self) -> None:
+    def _wake(self, *, probing: bool) -> bool:
+        """Let the foremost go who still waits; false if nobody does."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_result(None)
-                return
+                waiter.set_result(probing)
+                return True
+        return False

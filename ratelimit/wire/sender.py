@@ -11,11 +11,14 @@ turn then raise instead of going out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ratelimit.admission.gate import Gate, GateTurn
-from ratelimit.errors import DeadlinePassed, JobStopped, RateLimitError, RequestFailed
+from ratelimit.admission.lane import Lane
+from ratelimit.errors import DeadlinePassed, HostNotTrusted, JobStopped, RateLimitError, RequestFailed
 from ratelimit.wire.congestion import Congestion
 from ratelimit.wire.judge import Verdict, judge, judge_failure
 from ratelimit.wire.messages import Reply, Request
@@ -49,6 +52,8 @@ class Sender:
         self._policy = policy or Policy()
         self._outage = Outage(self._policy)
         self._congestion: dict[str, Congestion] = {}
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._dismissed: dict[asyncio.Task[Any], JobStopped] = {}
 
     @property
     def paused(self) -> bool:
@@ -59,24 +64,36 @@ class Sender:
         self, request: Request, exchange: Exchange, *, priority: float = 0, deadline: float | None = None
     ) -> Reply:
         """Send a request until it is answered; raises what ended it. `deadline` counts everything, in seconds."""
-        reply, _ = await self._within(deadline, request, exchange, priority, keep_open=False)
-        return reply
+        if deadline is None:
+            return (await self._persist(request, exchange, priority, keep_open=False))[0]
+        async with self._within(deadline):
+            return (await self._persist(request, exchange, priority, keep_open=False))[0]
 
     async def open(
         self, request: Request, exchange: Exchange, *, priority: float = 0, deadline: float | None = None
     ) -> tuple[Reply, GateTurn]:
         """Send a request until its reply begins well; its turn is still open, and the caller's to end."""
-        return await self._within(deadline, request, exchange, priority, keep_open=True)
-
-    async def _within(
-        self, deadline: float | None, request: Request, exchange: Exchange, priority: float, *, keep_open: bool
-    ) -> tuple[Reply, GateTurn]:
         if deadline is None:
-            return await self._persist(request, exchange, priority, keep_open=keep_open)
+            return await self._persist(request, exchange, priority, keep_open=True)
+        async with self._within(deadline):
+            return await self._persist(request, exchange, priority, keep_open=True)
+
+    def dismiss(self, why: JobStopped) -> None:
+        """Raise `why` in every request that waits for its turn now; those on the way are not disturbed."""
+        for task in self._waiting - self._dismissed.keys():
+            self._dismissed[task] = why
+            task.cancel()
+
+    @asynccontextmanager
+    async def _within(self, deadline: float) -> AsyncIterator[None]:
+        timer = asyncio.timeout(deadline)
         try:
-            async with asyncio.timeout(deadline):
-                return await self._persist(request, exchange, priority, keep_open=keep_open)
+            async with timer:
+                yield
         except TimeoutError:
+            if not timer.expired():
+                raise
+            self.count.failed += 1
             raise DeadlinePassed(deadline, f"the lane stands at {self.gate.scheduler!r}") from None
 
     async def _persist(
@@ -86,11 +103,14 @@ class Sender:
 
         async def attempt() -> tuple[Reply, GateTurn]:
             nonlocal arrival
-            self._raise_if_stopped()
-            await self._outage.passed()
-            turn = self.gate.turn(request.fields, request.path, priority=priority, arrival=arrival)
-            arrival = turn.arrival
-            return await self._attempt(turn, exchange, keep_open=keep_open)
+            if arrival is not None:
+                self.count.retried += 1
+            while True:
+                self._raise_if_stopped()
+                turn = self.gate.turn(request.fields, request.path, priority=priority, arrival=arrival)
+                arrival = turn.arrival
+                if await self._admitted(turn):
+                    return await self._attempt(turn, exchange, keep_open=keep_open)
 
         try:
             return await persist(attempt, self._policy)
@@ -98,13 +118,28 @@ class Sender:
             self.count.failed += 1
             raise
 
-    async def _attempt(self, turn: GateTurn, exchange: Exchange, *, keep_open: bool) -> tuple[Reply, GateTurn]:
-        await turn.__aenter__()
+    async def _admitted(self, turn: GateTurn) -> bool:
+        """Wait for the turn; false if it was given back, because the service has turned out to be down meanwhile."""
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # coroutines run in tasks
+        self._waiting.add(task)
         try:
-            if self.stopped is not None:
-                turn.unsent()
-                self._raise_if_stopped()
-            self.count.attempts += 1
+            probing = self._outage.paused and await self._outage.passed()
+            await turn.__aenter__()
+        except asyncio.CancelledError:
+            if (why := self._dismissed.pop(task, None)) is not None and task.uncancel() == 0:
+                raise why.with_traceback(None) from None
+            raise
+        finally:
+            self._waiting.discard(task)
+            self._dismissed.pop(task, None)
+        if self.stopped is None and (probing or not self._outage.paused):
+            return True
+        turn.unsent()
+        return False
+
+    async def _attempt(self, turn: GateTurn, exchange: Exchange, *, keep_open: bool) -> tuple[Reply, GateTurn]:
+        self.count.attempts += 1
+        try:
             try:
                 reply = await exchange()
             except Unsent as failure:
@@ -114,6 +149,10 @@ class Sender:
             except NoAnswer as failure:
                 turn.unknown()
                 self.conclude(turn, judge_failure(failure))
+                raise
+            except HostNotTrusted as untrusted:  # found out before anything was sent
+                turn.unsent()
+                self.stopped = untrusted
                 raise
             if keep_open and 200 <= reply.status < 300:
                 return reply, turn
@@ -134,6 +173,8 @@ class Sender:
                 turn.observe(verdict.observed)
             if verdict.kind == "done" or usage:
                 turn.used(tokens=usage.input + usage.output if usage else None)
+            elif verdict.kind == "stop":
+                turn.unsent()
             else:
                 turn.unknown()
         elif verdict.kind == "again":
@@ -144,28 +185,34 @@ class Sender:
 
     def conclude(self, turn: GateTurn, verdict: Verdict) -> None:
         """Draw the consequences of a verdict; raises unless it is "done"."""
-        lane = turn.lane
-        congestion = self._congestion.setdefault(lane.name, Congestion(lane.concurrency))
         if verdict.kind == "done":
             self.count.succeeded += 1
             if usage := verdict.usage:
                 self.count.input_tokens += usage.input
                 self.count.output_tokens += usage.output
             self._outage.succeeded()
-            if congestion.succeeded(lane.in_flight):
+            lane = turn.lane
+            congestion = self._congestion.get(lane.name)
+            if congestion and congestion.succeeded(lane.in_flight + 1):
                 lane.resize(congestion.size)
             return
         if verdict.kind == "stop" and isinstance(verdict.error, JobStopped):
             self.stopped = verdict.error
+        in_outage = self._note_failure(turn.lane, verdict)
         if verdict.kind != "again":
             raise verdict.error or RequestFailed(0, None, "no reason given")
-        self.count.retried += 1
-        blameless = verdict.limited or verdict.slowed
-        if verdict.struggling:
-            blameless = self._outage.failed() or blameless
-            if congestion.failed(lane.in_flight, asyncio.get_running_loop().time()):
-                lane.resize(congestion.size)
-        raise Again(verdict, counts=not blameless)
+        raise Again(verdict, counts=not (verdict.limited or verdict.slowed or in_outage))
+
+    def _note_failure(self, lane: Lane, verdict: Verdict) -> bool:
+        """Slow down where the service struggles; true if it is down altogether."""
+        if not verdict.struggling:
+            self._outage.answered()
+            return False
+        if (congestion := self._congestion.get(lane.name)) is None:
+            congestion = self._congestion[lane.name] = Congestion(lane.concurrency)
+        if congestion.failed(lane.in_flight + 1, asyncio.get_running_loop().time()):
+            lane.resize(congestion.size)
+        return self._outage.failed()
 
     def _raise_if_stopped(self) -> None:
         if self.stopped is not None:

@@ -7,29 +7,17 @@ for) and in the final event of a Responses stream.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from ratelimit.wire.messages import Trouble, Usage
+from ratelimit.wire.messages import Trouble, Usage, trouble_of, usage_of
 
 _PRELUDE = {"response.created", "response.queued", "response.in_progress"}
+_LAST = {"response.completed", "response.incomplete", "response.failed", "error"}
 _LONGEST = 16 * 1024 * 1024  # one event; a longer one is passed on unread
 
-
-class _Body(msgspec.Struct, frozen=True):
-    error: Trouble | str | None = None
-    usage: Usage | None = None
-
-
-class _Event(msgspec.Struct, frozen=True):
-    type: str | None = None
-    error: Trouble | str | None = None
-    usage: Usage | None = None
-    response: _Body | None = None
-    code: str | None = None
-    message: str | None = None
-
-
-_decoder = msgspec.json.Decoder(_Event)
+_decode = msgspec.json.Decoder().decode
 
 
 class Listener:
@@ -39,40 +27,68 @@ class Listener:
         self.trouble: Trouble | None = None
         self.usage: Usage | None = None
         self.begun = False  # it has said something that was asked for
+        self.ended = False  # it has said that nothing follows
         self._rest = bytearray()
         self._searched = 0
+        self._skipping = False
 
     def feed(self, piece: bytes) -> None:
         """Take in the next piece, wherever it was cut."""
         rest = self._rest
         rest += piece
-        while (end := rest.find(b"\n", self._searched)) >= 0:
-            line = bytes(rest[:end])
-            del rest[: end + 1]
-            self._searched = 0
-            if line.startswith(b"data:"):
-                self._read(line[5:].strip())
+        start = 0
+        while (end := rest.find(b"\n", max(start, self._searched))) >= 0:
+            self._line(bytes(rest[start:end]))
+            start = end + 1
+        del rest[:start]
         self._searched = len(rest)
         if self._searched > _LONGEST:
+            self._skipping = True
             rest.clear()
             self._searched = 0
 
-    def _read(self, data: bytes) -> None:
-        # Only an event that can matter is decoded: text deltas are by far the most.
-        if b'"usage"' not in data and b'"error"' not in data:
+    def finish(self) -> None:
+        """Note that nothing follows: a last line may lack its end."""
+        self._line(bytes(self._rest))
+        self._rest.clear()
+        self._searched = 0
+
+    def _line(self, line: bytes) -> None:
+        if self._skipping:  # the end of a line that was too long
+            self._skipping = False
             self.begun = True
+        elif line.startswith(b"data:"):
+            self._read(line[5:].strip())
+
+    def _read(self, data: bytes) -> None:
+        # Once it has begun, only an event that can matter is decoded: text deltas are by far the most.
+        if data == b"[DONE]":
+            self.ended = self.begun = True
+            return
+        if self.begun and b'"usage"' not in data and b'"error"' not in data:
             return
         try:
-            event = _decoder.decode(data)
+            event = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            event = None
+        if not isinstance(event, dict):
             self.begun = True
             return
-        body = event.response
-        self.usage = event.usage or (body.usage if body else None) or self.usage
-        error = event.error or (body.error if body else None)
-        if error is None and event.type == "error":
-            error = Trouble(event.message, code=event.code)
-        if error is None:
-            self.begun = self.begun or event.type not in _PRELUDE
+        kind = event.get("type")
+        kind = kind if isinstance(kind, str) else None
+        body = event.get("response")
+        body = body if isinstance(body, dict) else {}
+        self.usage = usage_of(event.get("usage")) or usage_of(body.get("usage")) or self.usage
+        self.ended = self.ended or kind in _LAST
+        if (trouble := _trouble(kind, event, body)) is None:
+            self.begun = self.begun or kind not in _PRELUDE
         else:
-            self.trouble = Trouble(error) if isinstance(error, str) else error
+            self.trouble = trouble
+
+
+def _trouble(kind: str | None, event: dict[str, Any], body: dict[str, Any]) -> Trouble | None:
+    if found := trouble_of(event.get("error")) or trouble_of(body.get("error")):
+        return found
+    if kind == "error":
+        return trouble_of({**event, "type": None}) or Trouble("an error without a reason")
+    return Trouble("the response failed without a reason") if kind == "response.failed" else None

@@ -7,27 +7,38 @@ The key goes to the host it is meant for and nowhere else: no redirect is follow
 headers that hold it are shown by no repr. A reply is read in pieces against a bound on its *decoded* size, so that
 neither a hostile nor a compressed body can exhaust memory. Three timers bound three silences (no connection, no first
 byte, no next byte), and a fourth the whole; the time a request waited for its turn counts towards none of them.
+
+aiohttp's `trust_env` is off: it would look up `.netrc` and the proxies on another thread for every request, and lay a
+`.netrc` entry over the key. The proxy of the environment is looked up here, once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+import io
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from ratelimit.errors import HostNotTrusted, RequestFailed
+from ratelimit.errors import BadSettings, HostNotTrusted, RateLimitError, RequestFailed, printable
 from ratelimit.wire.messages import Reply, Request
 
 _PIECE = 64 * 1024
 _MOST_HEADER = 64 * 1024
+_LARGE = 1024 * 1024  # bodies above this are written in pieces; aiohttp warns of those that are not
+_URLS_KEPT = 1000
+_SPARE_FILES = 64  # beside connections: logs, the output, the loop's own
+
+# What a proxy answers when it does not let this program through; anything else is its own trouble and may pass.
+_PROXY_REFUSES = {401, 403, 407}
 
 
 class Unsent(Exception):
@@ -44,8 +55,13 @@ class Endpoint:
 
     base_url: str
     headers: Mapping[str, str] = field(repr=False, default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(repr=False, default_factory=dict)
     deployments: bool = False  # Azure: the model is part of the path
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+            raise BadSettings("base_url", "is not one that requests can go to", "an http or https URL without a login")
 
     @property
     def host(self) -> str:
@@ -54,9 +70,11 @@ class Endpoint:
 
     def url(self, request: Request) -> URL:
         """Return where a request goes; its path is that of the public service."""
-        path = request.path.removeprefix("/v1")
+        path = request.path.removeprefix("/v1") if request.path.startswith("/v1/") else request.path
+        # What does not begin with a slash would continue the host's name, and send the key there.
+        path = "/" + path.lstrip("/")
         if self.deployments:
-            path = f"/deployments/{request.model}{path}"
+            path = f"/deployments/{quote(request.model, safe='')}{path}"
         return URL(self.base_url.rstrip("/") + path).update_query(self.query)
 
 
@@ -72,21 +90,29 @@ class Bounds:
 
 
 class Transport:
-    """A pool of connections to one endpoint."""
+    """Connections to one endpoint: as many as there are requests in flight, for their number is bounded elsewhere.
+
+    `connections` is how many the process is made ready to open, as far as the system lets it.
+    """
 
     def __init__(self, endpoint: Endpoint, bounds: Bounds | None = None, *, connections: int = 1000) -> None:
         self._endpoint = endpoint
+        self._host = endpoint.host
         self._bounds = bounds or Bounds()
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
+        self._urls: dict[tuple[str, str | None], URL] = {}
 
     async def __aenter__(self) -> Self:
+        _allow_files(self._connections + _SPARE_FILES)
+        self._proxy = _proxy_for(self._endpoint.base_url)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, limit_per_host=0, ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=60),
             headers={"Content-Type": "application/json", **self._endpoint.headers},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._bounds.connect),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._bounds.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
+            trust_env=False,
             auto_decompress=True,
             max_line_size=_MOST_HEADER,
             max_field_size=_MOST_HEADER,
@@ -103,78 +129,141 @@ class Transport:
 
     async def post(self, request: Request) -> Reply:
         """Send a request and return its whole reply; raises `Unsent` or `NoAnswer`."""
-        async with self._exchange(request) as (response, timer):
-            body = bytearray()
-            async for piece in self._pieces(response, timer):
-                body += piece
-            return Reply(response.status, response.headers, bytes(body))
+        bounds = self._bounds
+        clock = asyncio.get_running_loop().time
+        with _Translated(self._host):
+            async with asyncio.timeout(bounds.connect + bounds.first_byte) as timer:
+                response = await self._open(request)
+                try:
+                    end = clock() + bounds.reply
+                    content = response.content
+                    body = content.read_nowait() if content.is_eof() else b""
+                    while not content.at_eof():
+                        timer.reschedule(min(clock() + bounds.between_bytes, end))
+                        body += await content.readany()
+                        if len(body) > bounds.body:
+                            raise self._too_large(response)
+                finally:
+                    response.close()  # does nothing where the reply was read to its end
+        return Reply(response.status, response.headers, body)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
-        """Send a request; the reply's body comes in pieces, for as long as the context is open."""
-        async with self._exchange(request) as (response, timer):
-            yield Reply(response.status, response.headers, b""), self._pieces(response, timer)
+        """Send a request; the reply's body comes in pieces, for as long as the context is open.
 
-    @asynccontextmanager
-    async def _exchange(self, request: Request) -> AsyncIterator[tuple[aiohttp.ClientResponse, asyncio.Timeout]]:
+        Time runs only while a piece is waited for: what the caller does with the last one takes as long as it takes.
+        """
         bounds = self._bounds
+        with _Translated(self._host):
+            async with asyncio.timeout(bounds.connect + bounds.first_byte):
+                response = await self._open(request)
+        try:
+            yield Reply(response.status, response.headers, b""), self._pieces(response)
+        finally:
+            response.close()  # does nothing where the reply was read to its end
+
+    async def _open(self, request: Request) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("open the transport with `async with` before sending")
-        with _translated(self._endpoint.host):
-            async with (
-                asyncio.timeout(bounds.connect + bounds.first_byte) as timer,
-                self._session.post(self._endpoint.url(request), data=request.body, allow_redirects=False) as response,
-            ):
-                self._refuse_redirect(response)
-                yield response, timer
-
-    async def _pieces(self, response: aiohttp.ClientResponse, timer: asyncio.Timeout) -> AsyncIterator[bytes]:
-        clock = asyncio.get_running_loop().time
-        end = clock() + self._bounds.reply
-        left = self._bounds.body
-        while True:
-            timer.reschedule(min(clock() + self._bounds.between_bytes, end))
-            with _translated(self._endpoint.host):
-                piece = await response.content.readany()
-            if not piece:
-                return
-            left -= len(piece)
-            if left < 0:
-                raise RequestFailed(
-                    response.status,
-                    "reply_too_large",
-                    f"the reply is larger than {self._bounds.body:,} bytes; raise max_body_bytes if that is expected",
-                )
-            yield piece
-
-    def _refuse_redirect(self, response: aiohttp.ClientResponse) -> None:
+        key = request.path, request.model if self._endpoint.deployments else None
+        if (url := self._urls.get(key)) is None:
+            if len(self._urls) >= _URLS_KEPT:
+                self._urls.clear()
+            url = self._urls[key] = self._endpoint.url(request)
+        body = request.body
+        data = body if len(body) <= _LARGE else io.BytesIO(body)
+        response = await self._session.post(url, data=data, allow_redirects=False, proxy=self._proxy)
         if 300 <= response.status < 400:
-            target = response.headers.get("Location", "nowhere")
+            response.close()
             raise RequestFailed(
                 response.status,
                 "redirect_refused",
-                f"{self._endpoint.host} redirects to {target[:200]}; the key is not sent there. Correct the base URL",
+                f"{self._host} redirects to {response.headers.get('Location', 'nowhere')[:200]}; the key is not sent "
+                f"there. Correct the base URL",
             )
+        return response
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        bounds = self._bounds
+        clock = asyncio.get_running_loop().time
+        end = clock() + bounds.reply
+        left = bounds.body
+        while not response.content.at_eof():
+            with _Translated(self._host):
+                async with asyncio.timeout_at(min(clock() + bounds.between_bytes, end)):
+                    piece = await response.content.readany()
+            left -= len(piece)
+            if left < 0:
+                raise self._too_large(response)
+            if piece:
+                yield piece
+
+    def _too_large(self, response: aiohttp.ClientResponse) -> RequestFailed:
+        return RequestFailed(
+            response.status,
+            "reply_too_large",
+            f"the reply is larger than {self._bounds.body:,} bytes; raise max_body_bytes if that is expected",
+        )
 
 
-@contextmanager
-def _translated(host: str) -> Iterator[None]:
-    """Say in two words of ours what aiohttp says in thirty."""
-    try:
-        yield
-    except aiohttp.ClientConnectorCertificateError as error:
-        raise HostNotTrusted(host, str(error.certificate_error)) from None
-    except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-        raise HostNotTrusted(host, _words(error)) from None
-    except aiohttp.ClientHttpProxyError as error:
-        raise HostNotTrusted(host, f"the proxy answered {error.status} {error.message}") from None
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise Unsent(f"no connection to {host}: {_words(error)}") from None
-    except TimeoutError:
-        raise NoAnswer(f"{host} was silent for too long") from None
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise NoAnswer(f"the exchange with {host} broke off: {_words(error)}") from None
+class _Translated:
+    """Says in two words of ours what aiohttp says in thirty."""
+
+    __slots__ = ("_host",)
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, RateLimitError | RuntimeError):
+            raise _translation(self._host, error) from None
 
 
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _translation(host: str, error: Exception) -> Exception:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return HostNotTrusted(host, str(error.certificate_error))
+        case aiohttp.ClientSSLError():
+            return HostNotTrusted(host, _words(error))
+        case aiohttp.ClientHttpProxyError() if error.status in _PROXY_REFUSES:
+            return HostNotTrusted(host, f"the proxy answered {error.status} {error.message}")
+        case aiohttp.ClientHttpProxyError():
+            return Unsent(f"no connection to {host}: the proxy answered {error.status} {printable(error.message)}")
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return Unsent(f"no connection to {host}: {_words(error)}")
+        case TimeoutError():
+            return NoAnswer(f"{host} was silent for too long")
+        case aiohttp.ClientError() | HttpProcessingError() | OSError():
+            return NoAnswer(f"the exchange with {host} broke off: {_words(error)}")
+    return error
+
+
+def _words(error: Exception) -> str:
+    # Some of aiohttp's errors show the URL with its query, which may hold a key.
+    said = error.message if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError) else str(error)
+    return printable(said or type(error).__name__, 200)
+
+
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for a URL."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise what this process may open to `wanted` files, or as near as the system lets it."""
+    with suppress(ImportError, OSError, ValueError):  # no such limits here, or none that may be moved
+        import resource  # noqa: PLC0415 - not on every system
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
