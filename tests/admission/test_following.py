@@ -57,6 +57,7 @@ async def test_a_limit_that_falls_below_what_waits_raises_for_it_and_not_for_oth
         f"large: this request needs 40,000 of TPM, which allows at most 30,000 at once; {remedy}",
         "small sent",
     ]
+    assert scheduler.snapshot()[0].waiting == 0
 
 
 REACHED = Refusal("reached", "requests", MINUTE, limit=1200, used=1200, requested=1, wait=0.05, model="m", bucket=None)

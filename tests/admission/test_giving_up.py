@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratelimit.admission.events import Event, Granted
 from ratelimit.admission.scheduler import Scheduler
 from ratelimit.errors import WaitedTooLong
 from ratelimit.limits.bucket import MINUTE, Limit
@@ -127,6 +128,24 @@ async def test_levels_after_cancellations_are_those_of_the_recount_at_any_time()
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert bucket.level(1.0) == pytest.approx(1_000)  # four never had anything; the fifth may have been sent
+    assert repr(scheduler) == "<Scheduler m: 0 waiting, 0 in flight>"
+
+
+async def test_one_cancelled_just_as_its_turn_comes_gives_back_all_of_it() -> None:
+    def cancel(event: Event) -> None:
+        if isinstance(event, Granted) and event.tokens == 3_000:
+            task.cancel()  # it has its turn and has not run since
+
+    scheduler = Scheduler({"m": [Limit("tokens", TPM, MINUTE)]}, concurrency=1, patience=0.0, observer=cancel)
+    async with scheduler.reserve("m", tokens=1_000) as turn:
+        task = asyncio.create_task(_hold(scheduler, 3_000))
+        await asyncio.sleep(0)
+        turn.used()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    bucket = scheduler.lane("m").ledger.quota.buckets[0]
+    now = asyncio.get_running_loop().time()
+    assert bucket.level(now) == pytest.approx(bucket.capacity - 1_000 + 100 * now)
     assert repr(scheduler) == "<Scheduler m: 0 waiting, 0 in flight>"
 
 

@@ -29,6 +29,24 @@ async def test_one_more_urgent_than_the_head_goes_first_though_it_comes_later() 
     assert order == ["late and urgent", "early"]
 
 
+async def test_one_more_urgent_goes_at_once_if_it_fits_though_the_head_waits_for_more() -> None:
+    loop, sent = asyncio.get_running_loop(), list[tuple[float, float]]()
+    scheduler = Scheduler({"m": [Limit("tokens", 60_000, MINUTE)]}, patience=0.0)
+
+    async def one(tokens: float, priority: float) -> None:
+        async with scheduler.reserve("m", tokens=tokens, priority=priority) as turn:
+            sent.append((tokens, loop.time()))
+            turn.used()
+
+    await one(50_000, 0)
+    head = asyncio.create_task(one(40_000, 0))
+    await asyncio.sleep(5)
+    await one(500, -1)
+    await head
+    assert [tokens for tokens, _ in sent] == [50_000, 500, 40_000]
+    assert sent[1][1] == 5.0
+
+
 async def test_a_retry_keeps_its_place() -> None:
     scheduler, order = await one_at_a_time(), list[str]()
 
