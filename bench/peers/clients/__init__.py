@@ -1,0 +1,1 @@
+"""One module per peer, run in its environment: standard library and that peer only."""

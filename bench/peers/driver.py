@@ -1,0 +1,260 @@
+"""Give every peer the same jobs, each against a mock server of its own, and set what came of it side by side.
+
+Peers of one scenario run at the same time, a few at once, so that a busy machine is busy for all. Each lives in a
+virtual environment under `.bench-envs`, made on first use; one that cannot be installed or run is reported and has no
+row.
+
+    python -m bench peers [--quick] [--scenario NAME] [--peer NAME] [--at-once 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from bench.peers.scenarios import LATENCY, MODEL, TIER, Scenario, body, scenarios
+from bench.record import RESULTS, Progress, Record, machine, table, versions
+from bench.server import serving
+
+ROOT = Path(__file__).parents[2]
+ENVS = ROOT / ".bench-envs"
+_COLUMNS = ("scenario", "peer", "bound_to_wall", "refused_per_1000", "lost", "sent_twice", "cpu_ms_per_1000", "rss_mb")
+_GRACE = 60.0
+_EQUAL = 0.01  # two utilisations closer than this are equal: answers are drawn at random
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What people use, and what to install for it; nothing for what is installed here."""
+
+    name: str
+    module: str
+    packages: tuple[str, ...] = ()
+    env: str = ""
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of its environment."""
+        return ENVS / self.env / "bin" / "python" if self.env else Path(sys.executable)
+
+
+PEERS = (
+    Peer("ratelimit", "ours"),
+    Peer("official SDK", "sdk", ("openai",), "sdk"),
+    Peer("aiolimiter, tenacity, aiohttp", "byhand", ("aiohttp", "aiolimiter", "tenacity"), "aiolimiter"),
+    Peer("cookbook algorithm", "cookbook", ("aiohttp",), "cookbook"),
+    Peer("LiteLLM Router", "litellm", ("litellm",), "litellm"),
+    Peer("LangChain", "langchain", ("langchain-core", "langchain-openai"), "langchain"),
+    Peer("lm-deluge", "deluge", ("lm-deluge",), "lm-deluge"),
+    Peer("async-batch-llm", "asyncbatch", ("async-batch-llm[openai]",), "async-batch-llm"),
+    Peer("token-throttle", "throttle", ("token-throttle", "openai"), "token-throttle"),
+)
+
+
+def ready(peer: Peer) -> str | None:
+    """Make a peer's environment if need be; returns why it cannot be used, or None."""
+    if not peer.env:
+        return None
+    done = ENVS / peer.env / "ready"
+    if done.exists():
+        return None
+    steps = (
+        [sys.executable, "-m", "venv", str(ENVS / peer.env)],
+        [str(peer.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.packages],
+    )
+    for step in steps:
+        made = subprocess.run(step, check=False, capture_output=True, text=True)
+        if made.returncode:
+            lines = [line for line in made.stderr.splitlines() if "Could not find" in line or "ERROR" in line]
+            return (lines[-1] if lines else made.stderr[-200:]).removeprefix("ERROR: ").strip()
+    done.touch()
+    return None
+
+
+def versions_of(peer: Peer) -> dict[str, str]:
+    """Return the versions of what a peer is made of, as its environment knows them."""
+    names = [name.partition("[")[0] for name in peer.packages]
+    ask = f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {names}}}))"
+    found = subprocess.run([str(peer.python), "-c", ask], check=True, capture_output=True, text=True)
+    answer: dict[str, str] = json.loads(found.stdout)
+    return answer
+
+
+class Rival:
+    """Another program on the same key, at even distances, on a thread of its own; it counts what it took and missed."""
+
+    def __init__(self, base_url: str, rpm: float) -> None:
+        self.answered = 0
+        self.refused = 0
+        self._url = f"{base_url}/chat/completions"
+        self._pause = 60 / rpm if rpm else 0.0
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(16)
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._pause:
+            self._clock.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        if self._pause:
+            self._clock.join()
+        self._pool.shutdown(wait=True)
+
+    def _tick(self) -> None:
+        while not self._stop.wait(self._pause):
+            self._pool.submit(self._send)
+
+    def _send(self) -> None:
+        headers = {"Authorization": "Bearer sk-bench", "Content-Type": "application/json"}
+        asked = urllib.request.Request(self._url, json.dumps(body(10)).encode(), headers)  # noqa: S310 - loopback
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as reply:  # noqa: S310 - loopback
+                reply.read()
+            self.answered += 1
+        except urllib.error.HTTPError:
+            self.refused += 1
+
+
+def play(peer: Peer, scenario: Scenario) -> dict[str, Any]:
+    """Give one peer one job."""
+    options = ["--tier", TIER, "--model", MODEL, "--latency", LATENCY, "--output-tokens", "16-64"]
+    options += ["--rpm", str(scenario.rpm), "--tpm", str(scenario.tpm), *scenario.server]
+    with tempfile.TemporaryDirectory() as folder, serving(options) as mock:
+        job = Path(folder) / "job.jsonl"
+        job.write_text("".join(json.dumps(each) + "\n" for each in scenario.bodies), encoding="utf-8")
+        command = [str(peer.python), "-m", f"bench.peers.clients.{peer.module}", str(job)]
+        command += ["--base-url", mock.base_url, "--rpm", str(scenario.rpm), "--tpm", str(scenario.tpm)]
+        command += ["--deadline", str(scenario.deadline)]
+        with Rival(mock.base_url, scenario.rival_rpm) as rival:
+            done = subprocess.run(
+                command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=scenario.deadline + _GRACE
+            )
+        stats = mock.stats()
+    try:
+        report = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        return {"scenario": scenario.name, "peer": peer.name, "skipped": done.stderr.strip()[-300:] or "no report"}
+    if report["crash"] and not report["answered"]:
+        return {"scenario": scenario.name, "peer": peer.name, "skipped": report["crash"]}
+    return row(peer, scenario, report, stats, rival)
+
+
+def row(peer: Peer, scenario: Scenario, report: dict[str, Any], stats: dict[str, Any], rival: Rival) -> dict[str, Any]:
+    """Return what became of a job, as a row of the table.
+
+    What has not been answered when time is up is unfinished; the bound is then that of what was answered in time.
+    """
+    many, answered = len(scenario.bodies), report["answered"]
+    refused = sum(stats["refused"].values()) - rival.refused
+    good = stats["statuses"].get("200", 0) - rival.answered
+    bound = scenario.bound if report["in_time"] else scenario.bound * answered / many
+    return {
+        "scenario": scenario.name,
+        "peer": peer.name,
+        "requests": many,
+        "bound": round(scenario.bound, 1),
+        "wall": round(report["wall"], 1),
+        "bound_to_wall": round(bound / report["wall"], 3) if report["wall"] else 0.0,
+        "refused_per_1000": round(refused / many * 1000, 1),
+        "lost": sum(report["errors"].values()),
+        "unfinished": 0 if report["in_time"] else many - answered - sum(report["errors"].values()),
+        "sent_twice": max(good - answered, 0) if report["in_time"] else 0,
+        "cpu_ms_per_1000": round(report["cpu"] / max(answered, 1) * 1e6),
+        "rss_mb": round(report["rss_mb"]),
+        "errors": report["errors"],
+    }
+
+
+def judge(rows: list[dict[str, Any]]) -> None:
+    """Say in each of our rows whether we are first or equal in use of the limit, and have the fewest refusals."""
+    for mine in rows:
+        if mine["peer"] != "ratelimit" or "skipped" in mine:
+            continue
+        others = [each for each in rows if each["scenario"] == mine["scenario"] and each is not mine]
+        others = [each for each in others if "skipped" not in each]
+        whole = [each for each in others if not each["lost"] and not each["unfinished"]]
+        mine["first"] = all(mine["bound_to_wall"] >= each["bound_to_wall"] - _EQUAL for each in whole)
+        mine["fewest"] = all(mine["refused_per_1000"] <= each["refused_per_1000"] for each in others)
+        mine["passed"] = bool(mine["first"] and mine["fewest"] and not mine["lost"] and not mine["sent_twice"])
+
+
+def chosen(options: argparse.Namespace) -> list[Scenario]:
+    """Return the scenarios asked for."""
+    found = [each for each in scenarios(options.seed) if not options.scenario or each.name in options.scenario]
+    if options.quick:
+        found = [replace(each, deadline=30.0) for each in found if each.name == "short"]
+    return found
+
+
+def measure(options: argparse.Namespace, peers: Sequence[Peer]) -> Record:
+    """Install what is to be compared, run it, and judge."""
+    notes, usable, found = [], [], versions("aiohttp", "aiolimiter", "tenacity")
+    for peer in peers:
+        if why := ready(peer):
+            notes.append(f"{peer.name} is left out: {why}")
+            sys.stderr.write(notes[-1] + "\n")
+        else:
+            usable.append(peer)
+            found |= {f"{name} ({peer.name})": number for name, number in versions_of(peer).items()}
+    wanted = chosen(options)
+    progress, rows = Progress(len(wanted) * len(usable)), list[dict[str, Any]]()
+    before = machine()
+    for scenario in wanted:
+        with ThreadPoolExecutor(options.at_once) as pool:
+            for result in pool.map(lambda peer, scenario=scenario: play(peer, scenario), usable):
+                rows.append(result)
+                progress.say(f"{scenario.name}: {result['peer']} {result.get('bound_to_wall', result.get('skipped'))}")
+    judge(rows)
+    failed = [f"{row['peer']} could not run {row['scenario']}: {row['skipped']}" for row in rows if "skipped" in row]
+    rows = [row for row in rows if "skipped" not in row]
+    return Record(
+        bench="peers",
+        rows=rows,
+        targets={"first or equal": _EQUAL, "fewest refusals": True, "lost": 0, "sent_twice": 0},
+        passed=bool(rows) and all(row.get("passed", True) for row in rows),
+        command=" ".join(["python -m bench peers", *(["--quick"] if options.quick else [])]),
+        seed=options.seed,
+        notes=[*notes, *failed],
+        machine={**before, "load_average_after": machine()["load_average"]},
+        versions=found,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Run, print, keep, and judge."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="the short job only")
+    parser.add_argument("--scenario", action="append", choices=[each.name for each in scenarios()])
+    parser.add_argument("--peer", action="append", choices=[each.module for each in PEERS])
+    parser.add_argument("--at-once", type=int, default=8, help="peers that run at the same time")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    peers = [each for each in PEERS if not options.peer or each.module in options.peer]
+    record = measure(options, peers)
+    part = options.quick or options.scenario or options.peer
+    record.write(options.out or (RESULTS / "quick" if part else RESULTS) / "peers.json")
+    sys.stdout.write(table(record.rows, _COLUMNS) + "\n")
+    for row in record.rows:
+        if row.get("passed") is False:
+            sys.stdout.write(
+                f"{row['scenario']}: first or equal {row['first']}, fewest refusals {row['fewest']}, "
+                f"lost {row['lost']}, sent twice {row['sent_twice']}\n"
+            )
+    return 0 if record.passed else 1
