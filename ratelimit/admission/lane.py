@@ -143,6 +143,7 @@ class Lane:
         self._answer()
         if hold is self._scout:
             self._scout = None
+            self._changed.set()
         self._report(self.ledger.observe(hold, observed))
 
     def refused(self, hold: Hold, observed: Observed) -> None:
@@ -178,6 +179,7 @@ class Lane:
         if not self._answered:
             self._answered = True
             self._scout = None
+            self._changed.set()
 
     def _tell(self, event: Event) -> None:
         if self._observer:

@@ -129,6 +129,23 @@ async def test_levels_after_cancellations_are_those_of_the_recount_at_any_time()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert bucket.level(1.0) == pytest.approx(1_000)  # four never had anything; the fifth may have been sent
     assert repr(scheduler) == "<Scheduler m: 0 waiting, 0 in flight>"
+    assert scheduler.lane("m").waiting_for is None
+
+
+async def test_when_the_head_gives_up_the_next_goes_at_once_if_it_fits() -> None:
+    scheduler = Scheduler({"m": [Limit("tokens", TPM, MINUTE)]}, patience=0.0)
+    async with scheduler.reserve("m", tokens=TPM - 1_000) as turn:
+        turn.used()
+    head = asyncio.create_task(_hold(scheduler, 3_000))
+    await asyncio.sleep(0)
+    small = asyncio.create_task(_hold(scheduler, 500))
+    await asyncio.sleep(6)
+    assert scheduler.snapshot()[0].waiting == 2
+    head.cancel()
+    await asyncio.sleep(0.5)
+    assert repr(scheduler) == "<Scheduler m: 0 waiting, 1 in flight>"
+    small.cancel()
+    await asyncio.gather(head, small, return_exceptions=True)
 
 
 async def test_one_cancelled_just_as_its_turn_comes_gives_back_all_of_it() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
-from ratelimit.admission.events import Event
+from ratelimit.admission.events import Event, Waiting
+from ratelimit.admission.ledger import LocalLedger
 from ratelimit.admission.scheduler import LaneStatus, LimitStatus, Scheduler
 from ratelimit.admission.turn import Turn
 from ratelimit.errors import AlreadySettled
 from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.limits.headers import Observed, Reading
+from ratelimit.limits.quota import Cost, Hold
 
 RPM, TPM = 600, 60_000
 LIMITS = (Limit("requests", RPM, MINUTE), Limit("tokens", TPM, MINUTE))
@@ -161,6 +164,65 @@ async def test_events_tell_what_happens_in_a_lane_as_a_trace() -> None:
         "4.0 m Granted: waited 3.0, tokens 800",
         "4.0 m Settled: how used, tokens 612",
     ]
+
+
+async def test_a_wait_is_told_once_however_often_the_lane_looks() -> None:
+    waits: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Waiting):
+            waits.append(f"{event.limit} until {event.until:.1f}")
+
+    scheduler = Scheduler({"m": LIMITS}, observer=note, patience=0.0)
+    async with scheduler.reserve("m", tokens=59_000) as turn:
+        next_one = asyncio.create_task(_once(scheduler, refused=False))
+        await asyncio.sleep(0.1)
+        turn.used()
+    await next_one
+    assert waits == ["TPM until 0.8"]
+
+
+async def test_headers_open_a_lane_before_the_rest_of_the_reply_has_come() -> None:
+    loop, grants = asyncio.get_running_loop(), list[float]()
+    scheduler = Scheduler({"m": [Limit("requests", RPM, MINUTE)]}, patience=10.0)
+    async with scheduler.reserve("m") as turn:
+        turn.used()
+
+    async def stream() -> None:
+        async with scheduler.reserve("m") as turn:
+            grants.append(loop.time())
+            await asyncio.sleep(0.5)
+            turn.observe(Observed())
+            await asyncio.sleep(60)
+            turn.used()
+
+    await asyncio.gather(*(stream() for _ in range(20)))
+    # The first that makes it more than ten in a second goes alone, until its headers come.
+    pauses = [round(later - earlier, 2) for earlier, later in pairwise(grants)]
+    assert max(pauses) == 0.5
+
+
+async def test_a_ledger_that_fails_is_told_to_all_who_wait_and_asked_again_by_the_next() -> None:
+    class Failing(LocalLedger):
+        broken = True
+
+        def reserve_at_once(self, cost: Cost) -> None:
+            return None
+
+        async def reserve(self, cost: Cost) -> Hold | float:
+            if self.broken:
+                raise OSError("no route to the ledger")
+            return await super().reserve(cost)
+
+    loop = asyncio.get_running_loop()
+    scheduler = Scheduler({"m": LIMITS})
+    ledger = Failing(LIMITS, loop.time)
+    scheduler.lane("m").ledger = ledger
+    ends = await asyncio.gather(*(_once(scheduler, refused=False) for _ in range(3)), return_exceptions=True)
+    assert [str(end) for end in ends] == ["no route to the ledger"] * 3
+    assert repr(scheduler) == "<Scheduler m: 0 waiting, 0 in flight>"
+    ledger.broken = False
+    await _once(scheduler, refused=False)
 
 
 async def test_an_observer_that_fails_stops_nothing() -> None:
