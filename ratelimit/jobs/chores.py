@@ -14,6 +14,8 @@ from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.tally import Tally
 
 _SYNC_EVERY = 0.5  # seconds
+_IDLE = 4.0  # seconds between two looks where nothing is written
+_LOOK_EVERY = 1.0
 _SPENT_EVERY = 10.0
 _DAYS = {"RPD", "TPD"}
 
@@ -51,13 +53,15 @@ class Chores:
                 self._note_spent(self._journal)
 
     async def _keep(self, journal: Journal) -> None:
-        noted = time.time()
+        noted, pause = time.time(), _SYNC_EVERY
         while not self._over.is_set():
-            await self._pause(_SYNC_EVERY)
-            try:
-                await asyncio.get_running_loop().run_in_executor(None, journal.sync)
-            except OutputFailed as failed:
-                self._stop(failed)
+            await self._pause(pause)
+            pause = _SYNC_EVERY if journal.unsynced else min(pause * 2, _IDLE)
+            if journal.unsynced:
+                try:
+                    await asyncio.get_running_loop().run_in_executor(None, journal.sync)
+                except OutputFailed as failed:
+                    self._stop(failed)
             if time.time() - noted >= _SPENT_EVERY:
                 noted = time.time()
                 self._note_spent(journal)
@@ -66,9 +70,11 @@ class Chores:
         """Note what is waited for; stop at the deadline, or at a day's limit where the run is not to wait for more."""
         options, clock = self._options, asyncio.get_running_loop().time
         end = None if options.deadline is None else clock() + options.deadline
+        started = clock()
         while not self._over.is_set():
             began = clock()
-            await self._pause(1.0 if end is None else min(max(end - began, 0.01), 1.0))
+            pause = min(max(_LOOK_EVERY, (began - started) / 600), 10 * _LOOK_EVERY)  # less often in a run of days
+            await self._pause(pause if end is None else min(max(end - began, 0.01), pause))
             if end is not None and clock() >= end:
                 self._stop(Stopped(f"the deadline of {options.deadline:g} s has passed; run again for the rest"))
             for lane in self._scheduler.snapshot():

@@ -217,6 +217,11 @@ class Journal:
         """Keep the failure of one request."""
         self._failures.append(record)
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether anything was written that a power cut may take back."""
+        return any(lines.unsynced for lines in self._open)
+
     def sync(self) -> None:
         """Make everything written so far outlast a power cut."""
         for lines in (self._results, self._failures, self._journal):

@@ -25,7 +25,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._unsynced = False
+        self.unsynced = False
         self._broken: str | None = None
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
@@ -51,7 +51,7 @@ class Lines:
             written, why = 0, _words(error)
         if written == len(line):
             self._end += written
-            self._unsynced = True
+            self.unsynced = True
             return
         try:
             os.ftruncate(self._file, self._end)
@@ -61,8 +61,8 @@ class Lines:
 
     def sync(self) -> None:
         """Make what was written outlast a power cut."""
-        if self._unsynced:
-            self._unsynced = False
+        if self.unsynced:
+            self.unsynced = False
             try:
                 os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
             except OSError as error:  # what was not kept is not known, and asking again would not tell

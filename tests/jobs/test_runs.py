@@ -1,0 +1,249 @@
+"""A run from beginning to end, in virtual time: every request is answered once, or its failure is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from jobbing import Place, ask, batch_line
+
+from ratelimit.errors import InputUnreadable, OutputUnusable, RequestsChanged
+from ratelimit.jobs.budget import Options
+from ratelimit.jobs.job import Watcher
+from ratelimit.jobs.preflight import InputRefused
+from ratelimit.jobs.records import answered
+from ratelimit.jobs.runner import Runner
+from ratelimit.jobs.source import Row, Source
+from ratelimit.testing.mock import MockServer
+from ratelimit.wire.client import Client
+from ratelimit.wire.messages import Reply
+
+
+async def test_everything_is_answered_once_with_its_own_answer(place: Place) -> None:
+    place.write(batch_line(f"row-{number}") for number in range(150))
+    async with MockServer(tier="tier-1", echo=True, latency="0.2-2", rpm=100) as mock:
+        summary = await place.run(mock, rpm=100)
+        assert mock.stats.answered_twice == 0
+    assert place.answers() == {f"row-{number}": f"what is row-{number}?" for number in range(150)}
+    assert place.records("results.errors.jsonl") == []
+    assert (summary.answered, summary.failed, summary.left, summary.refused, summary.exit_code) == (150, 0, 0, 0, 0)
+    assert summary.attempts == 150
+    assert place.said == []
+
+
+async def test_a_result_has_the_form_of_the_batch_api(place: Place) -> None:
+    place.write([batch_line("a")])
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        await place.run(mock)
+    (record,) = place.records()
+    assert list(record) == ["id", "custom_id", "response", "error"]
+    assert record["id"].startswith("batch_req_")
+    assert (record["custom_id"], record["error"]) == ("a", None)
+    assert list(record["response"]) == ["status_code", "request_id", "body"]
+    assert record["response"]["status_code"] == 200
+    assert record["response"]["request_id"].startswith("req_")
+    assert record["response"]["body"]["object"] == "chat.completion"
+
+
+async def test_the_same_command_again_does_nothing(place: Place) -> None:
+    place.write(batch_line(f"row-{number}") for number in range(10))
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        await place.run(mock)
+        before = place.output.read_bytes()
+        summary = await place.run(mock)
+        assert mock.stats.arrived == 10
+    assert place.output.read_bytes() == before
+    assert (summary.answered, summary.done_before, summary.left, summary.exit_code) == (0, 10, 0, 0)
+
+
+async def test_more_rows_later_are_all_that_is_sent(place: Place) -> None:
+    place.write(batch_line(f"row-{number}") for number in range(10))
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        await place.run(mock)
+        place.write(batch_line(f"row-{number}") for number in range(15))
+        summary = await place.run(mock)
+        assert mock.stats.arrived == 15
+    assert len(place.answers()) == 15
+    assert (summary.answered, summary.done_before) == (5, 10)
+
+
+async def test_failures_go_to_the_errors_file_in_the_form_of_the_batch_api(place: Place) -> None:
+    place.write([batch_line("good"), batch_line("bad", {"model": "gpt-4o-mini", "messages": []}), batch_line("fine")])
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        summary = await place.run(mock)
+        assert sorted(place.answers()) == ["fine", "good"]
+        (record,) = place.records("results.errors.jsonl")
+        assert (record["custom_id"], record["error"], record["response"]["status_code"]) == ("bad", None, 400)
+        assert record["response"]["body"]["error"]["message"].startswith("Invalid 'messages': empty array.")
+        assert (summary.failed, summary.left, summary.exit_code) == (1, 0, 1)
+        assert sum(summary.failures.values()) == 1
+
+        again = await place.run(mock)
+        assert (again.answered, again.failed, again.failed_before, again.exit_code) == (0, 0, 1, 1)
+        assert "failed   1 in earlier runs; --retry-failed sends them again" in again.lines()
+
+        place.write([batch_line("good"), batch_line("bad"), batch_line("fine")])
+        mended = await place.run(mock, retry_failed=True)
+    assert (mended.answered, mended.failed_before, mended.exit_code) == (1, 0, 0)
+    assert sorted(place.answers()) == ["bad", "fine", "good"]
+    assert place.records("results.errors.jsonl") == []
+    assert place.said == []
+
+
+BAD = [
+    (batch_line("a"), None),
+    ("nonsense", "the line is not JSON"),
+    (batch_line("a"), "the custom_id a stands on line 1 already; each is its own"),
+    (batch_line("b", ask("hi", "gpt-17")), 'no table has limits for the model "gpt-17"'),
+    (batch_line("c\x1b[2J", ask("hi", max_tokens=20_000)), "the request asks for up to 20,000 tokens of output"),
+    (batch_line("d", {"model": "gpt-4o-mini", "messages": 5, "stream": True}), "the body asks for a stream"),
+    (batch_line("e", ask("word " * 210_000)), "the 210,00"),
+    (batch_line("f"), None),
+]
+
+
+async def test_what_cannot_be_sent_is_found_before_anything_is(place: Place) -> None:
+    place.write(line for line, _ in BAD)
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        with pytest.raises(InputRefused) as caught:
+            await place.run(mock)
+        assert mock.stats.arrived == 0
+    head, *told = str(caught.value).splitlines()
+    assert head == (
+        f"6 of 8 lines of {place.requests} cannot be sent, and nothing was; mend them, or use --skip-bad to have them "
+        f"in the errors file and send the others"
+    )
+    expected = [(number, why) for number, (_, why) in enumerate(BAD, 1) if why]
+    assert len(told) == len(expected)
+    for line, (number, why) in zip(told, expected, strict=True):
+        assert line.startswith(f"line {number}: {why}")
+        assert line.isprintable()
+    assert place.records() == []
+
+
+@pytest.mark.parametrize("check", [True, False])
+async def test_bad_lines_as_rows_of_the_errors_file(place: Place, check: bool) -> None:
+    place.write(line for line, _ in BAD)
+    options = Options(skip_bad=True, check=check)
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        summary = await place.run(mock, options)
+        again = await place.run(mock, options)
+        assert mock.stats.arrived == 2
+    assert place.answers() == {"a": "what is a?", "f": "what is f?"}
+    errors = place.errors()
+    assert sorted(errors) == ["b", "c\x1b[2J", "d", "e", "line-2", "line-3"]
+    assert errors["line-3"].startswith("the custom_id")
+    assert (summary.answered, summary.failed, summary.exit_code) == (2, 6, 1)
+    assert (again.answered, again.failed, again.failed_before, again.exit_code) == (0, 0, 6, 1)
+
+
+async def test_only_the_first_lines_at_fault_are_told(place: Place) -> None:
+    place.write(["nonsense"] * 50)
+    async with MockServer(tier="tier-1") as mock:
+        with pytest.raises(InputRefused) as caught:
+            await place.run(mock)
+    told = str(caught.value).splitlines()
+    assert len(told) == 22
+    assert told[-1] == "and 30 more"
+
+
+async def test_a_changed_request_is_refused_unless_forced(place: Place) -> None:
+    place.write([batch_line("a"), batch_line("b"), batch_line("c")])
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        await place.run(mock)
+        place.write([batch_line("a"), batch_line("b", ask("else")), batch_line("c", ask("else")), batch_line("d")])
+        with pytest.raises(RequestsChanged) as caught:
+            await place.run(mock)
+        assert mock.stats.arrived == 3
+        assert str(caught.value) == (
+            "2 requests have changed since they were sent, the first on line 2 (b); use --force to keep the answers "
+            "there are, or choose another output"
+        )
+        summary = await place.run(mock, Options(force=True))
+    assert summary.answered == 1
+    assert place.answers()["b"] == "what is b?"
+
+
+async def test_other_limits_look_through_the_input_anew(place: Place) -> None:
+    place.write([batch_line("a", ask("word " * 3000))])
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        await place.run(mock)
+        place.write([batch_line("b", ask("word " * 3000))])
+        with pytest.raises(InputRefused, match=r"needs 3,\d+ of TPM, which allows at most 1,000"):
+            await place.run(mock, tpm=1000)
+
+
+async def test_the_output_is_not_to_be_the_input(place: Place) -> None:
+    place.write([batch_line("a")])
+    before = place.requests.read_bytes()
+    async with MockServer(tier="tier-1") as mock:
+        for name in ("results.jsonl", "results.errors.jsonl", "results.journal.jsonl"):
+            (place.path / name).unlink(missing_ok=True)
+            (place.path / name).symlink_to(place.requests)
+            with pytest.raises(OutputUnusable) as caught:
+                await place.run(mock)
+            (place.path / name).unlink()
+            told = place.path / name
+            assert str(caught.value) == f"cannot use {told}: it is the input; choose another output"
+    assert place.requests.read_bytes() == before
+
+
+async def test_a_report_that_has_no_place_is_known_before_the_work(place: Place) -> None:
+    place.write([batch_line("a")])
+    async with MockServer(tier="tier-1") as mock:
+        with pytest.raises(OutputUnusable) as caught:
+            await place.run(mock, report=place.path / "no" / "report.html")
+        assert mock.stats.arrived == 0
+        assert str(caught.value) == (
+            f"cannot use {place.path / 'no' / 'report.html'}: there is no directory {place.path / 'no'}; "
+            "create it first"
+        )
+        (place.path / "taken").mkdir()
+        summary = await place.run(mock, report=place.path / "taken")
+    assert summary.exit_code == 0
+    assert place.said == [f"cannot use {place.path / 'taken'}: Is a directory; choose another place for the report"]
+
+
+async def test_never_more_rows_than_may_be_in_flight(place: Place) -> None:
+    class Look(Watcher):
+        most = 0
+
+        async def watch(self, runner: Runner, client: Client) -> None:
+            while True:
+                self.most = max(self.most, len(runner._flights))
+                await asyncio.sleep(0.01)
+
+    place.write(batch_line(f"row-{number}", ask("hi", ["gpt-4o-mini", "gpt-4o"][number > 20])) for number in range(80))
+    look = Look()
+    async with MockServer(tier="tier-1", echo=True, latency="0.2-1") as mock:
+        await place.run(mock, Options(concurrency=7), watcher=look)
+        assert mock.stats.most_in_flight <= 7
+    assert look.most == 7
+    assert len(place.records()) == 80
+
+
+async def test_two_models_in_a_sorted_file_both_go_at_full_speed(place: Place) -> None:
+    """The second would wait for the first to end, or for the places that its rows have taken."""
+    models: list[dict[str, Any]] = [ask("hi", "gpt-4o-mini"), ask("hi", "gpt-4o")]
+    place.write(batch_line(f"row-{number}", models[number >= 150]) for number in range(300))
+    async with MockServer(tier="tier-1", echo=True, latency="0.5", rpm=100) as mock:
+        summary = await place.run(mock, Options(concurrency=20))
+    assert summary.exit_code == 0
+    assert 30 < summary.seconds < 33  # a hundred at once and fifty more at a hundred a minute, both
+
+
+async def test_a_reply_on_several_lines_or_with_a_broken_letter_is_one_line_of_utf_8(place: Place) -> None:
+    for body in (b'{"a":\r\n [1,\n2], "b":\r3}', b'{"a":[1,2],"b":3,"c":"\xff\\u2028"}'):
+        line = answered(Row(1, "x"), Reply(200, {}, body))
+        assert b"\n" not in line
+        assert b"\r" not in line
+        assert json.loads(line.decode())["response"]["body"]["a"] == [1, 2]
+
+
+async def test_an_input_that_cannot_be_read_leaves_no_files_behind(place: Place) -> None:
+    async with MockServer(tier="tier-1") as mock:
+        with pytest.raises(InputUnreadable):
+            await place.run(mock, source=Source(str(place.path / "missing.jsonl")))
+    assert list(place.path.iterdir()) == []

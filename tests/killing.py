@@ -1,0 +1,156 @@
+"""A job in real processes: a mock that logs what it serves, runs that are killed, and what is left of them.
+
+Answers are checked against their questions (the mock echoes), every line of every file must be whole, and what each
+continued run calls possibly billed is compared with what the mock had served until then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RATELIMIT = [sys.executable, "-m", "ratelimit"]
+DOUBT = re.compile(
+    r"^([\d,]+) requests? w(?:as|ere) in flight when the last run ended; they may have been billed", re.MULTILINE
+)
+
+
+@dataclass
+class Outcome:
+    """What came of a job that was killed over and over."""
+
+    rows: int
+    kills: int = 0
+    answered: int = 0
+    wrong: int = 0
+    sent: int = 0
+    sent_twice: int = 0
+    served_twice: int = 0
+    in_flight_at_kills: int = 0
+    most_in_flight: int = 0
+    unreported: list[str] = field(default_factory=list)  # served, not in the file, and not said to be in doubt
+    miscounted: list[str] = field(default_factory=list)  # what was said, where it was another number
+    seconds: float = 0.0
+
+
+@contextmanager
+def mock(*options: str) -> Iterator[str]:
+    """A mock that echoes in a process of its own; yields its base URL."""
+    command = [*RATELIMIT, "mock", "--port", "0", "--echo", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        greeting = server.stdout.readline()
+        threading.Thread(target=server.stdout.read, daemon=True).start()
+        try:
+            yield re.findall(r"http://[^ ,]+", greeting)[0]
+        finally:
+            server.terminate()
+
+
+def write_requests(path: Path, count: int, **more: Any) -> dict[str, str]:
+    """Write a job; returns the answer that each id is to get."""
+    answers = {f"row-{number}": f"what is {number}?" for number in range(count)}
+    with path.open("w", encoding="utf-8") as file:
+        for identifier, text in answers.items():
+            message = {"role": "user", "content": text}
+            body = {"model": "gpt-4o-mini", "messages": [message], "metadata": {"custom_id": identifier}, **more}
+            line = {"custom_id": identifier, "method": "POST", "url": "/v1/chat/completions", "body": body}
+            file.write(json.dumps(line) + "\n")
+    return answers
+
+
+def environment(url: str) -> dict[str, str]:
+    """Where the service is, and a key."""
+    return {**os.environ, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-test"}
+
+
+def statistics(url: str) -> Any:
+    """What the mock has counted."""
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/_mock/stats") as reply:
+        return json.load(reply)
+
+
+def records(path: Path) -> list[Any]:
+    """What the whole lines of a file hold."""
+    whole = path.read_bytes() if path.exists() else b""
+    return [json.loads(line) for line in whole[: whole.rfind(b"\n") + 1].split(b"\n")[:-1]]
+
+
+def answers_in(path: Path) -> list[tuple[str, str]]:
+    """Each id and its answer, in the order of the file."""
+    return [
+        (record["custom_id"], record["response"]["body"]["choices"][0]["message"]["content"])
+        for record in records(path)
+    ]
+
+
+def in_doubt(journal: Path, known: set[str]) -> set[str]:
+    """What a journal says was sent, less what is known: read in a way of this file's own."""
+    return {entry["sent"] for entry in records(journal) if "sent" in entry} - known
+
+
+def kill_over_and_over(place: Path, *, rows: int, kills: int, within: tuple[float, float], seed: int) -> Outcome:
+    """Run a job, kill it so many times, let it end, and look at what is there."""
+    began, chance, outcome = time.monotonic(), random.Random(seed), Outcome(rows)
+    requests, output, log = place / "requests.jsonl", place / "results.jsonl", place / "served.jsonl"
+    journal = place / "results.journal.jsonl"
+    expected = write_requests(requests, rows)
+    command = [*RATELIMIT, "run", str(requests), "-o", str(output), "--tier", "tier-5", "--concurrency", "48"]
+    with mock("--tier", "tier-5", "--latency", "0.02-0.2", "--log", str(log)) as url:
+        doubtful: set[str] = set()
+        while True:
+            last = outcome.kills == kills
+            run = subprocess.Popen([*command, "--no-progress"], env=environment(url), stderr=subprocess.PIPE, text=True)
+            if last:
+                _, said = run.communicate()
+                assert run.returncode == 0, said
+            else:
+                # Only a run that has begun to send can lose anything; from then on any moment is as good.
+                size = journal.stat().st_size if journal.exists() else 0
+                while run.poll() is None and (not journal.exists() or journal.stat().st_size <= size):
+                    time.sleep(0.005)
+                time.sleep(chance.uniform(*within))
+                run.kill()
+                _, said = run.communicate()
+            _compare(said, doubtful, outcome)
+            if last:
+                break
+            outcome.kills += 1
+            while statistics(url)["in_flight"]:
+                time.sleep(0.005)
+            done = {identifier for identifier, _ in answers_in(output)}
+            doubtful = in_doubt(journal, done)
+            served = {record["custom_id"] for record in records(log) if record["status"] == 200}
+            outcome.unreported += sorted(served - done - doubtful)
+            outcome.in_flight_at_kills += len(doubtful)
+            outcome.most_in_flight = max(outcome.most_in_flight, len(doubtful))
+    found = answers_in(output)
+    outcome.answered = len(found)
+    outcome.wrong = sum(expected.get(identifier) != answer for identifier, answer in found)
+    outcome.wrong += len(expected) - len({identifier for identifier, _ in found})
+    arrived = Counter(record["custom_id"] for record in records(log))
+    outcome.sent = arrived.total()
+    outcome.sent_twice = outcome.sent - len(arrived)
+    outcome.served_twice = sum(record["status"] == 200 for record in records(log)) - rows
+    outcome.seconds = round(time.monotonic() - began, 1)
+    return outcome
+
+
+def _compare(said: str, doubtful: set[str], outcome: Outcome) -> None:
+    found = DOUBT.search(said)
+    count = int(found[1].replace(",", "")) if found else 0
+    if count != len(doubtful) and (found or "ended" in said or doubtful) and said:
+        outcome.miscounted.append(f"{len(doubtful)} in doubt, said: {said!r}")
