@@ -24,6 +24,10 @@ LAST = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\
 class Headers(dict[str, str]):
     """Lower-case names."""
 
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        return [(name.title().encode(), value.encode()) for name, value in self.items()]
+
 
 class AsyncByteStream:
     """What an asynchronous client asserts a stream to be."""

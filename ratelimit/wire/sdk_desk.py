@@ -31,6 +31,9 @@ Spent = dict[str, dict[str, float]]
 Make = Callable[[Spent | None], Sender]
 """Makes a sender; it starts with what an earlier one had spent."""
 
+Account = Callable[[], int]
+"""Says who asks for what; found out only where somebody is stopped."""
+
 HALT = 10.0  # seconds; how long one reply about credits or keys speaks for others
 
 
@@ -51,7 +54,7 @@ class _Waiter:
 
     __slots__ = ("account", "timer", "why")
 
-    def __init__(self, account: int) -> None:
+    def __init__(self, account: Account) -> None:
         self.account = account
         self.timer = asyncio.timeout(None)
         self.why: Exception | None = None
@@ -73,7 +76,7 @@ class Desk:
         self._halts: dict[int, tuple[Reply, float]] = {}
 
     async def send(
-        self, asked: Request, exchange: Exchange, account: int, *, priority: float, deadline: float | None
+        self, asked: Request, exchange: Exchange, account: Account, *, priority: float, deadline: float | None
     ) -> GateTurn | None:
         """Send a request until it is answered; a stream's turn is returned open.
 
@@ -107,7 +110,7 @@ class Desk:
         except JobStopped:
             self.sender.stopped = None
             if last is not None:
-                self._halt(account, last)
+                self._halt(account(), last)
             raise
 
     async def _wait(
@@ -163,14 +166,14 @@ class Desk:
         self._halts = {who: halt for who, halt in self._halts.items() if halt[1] > now}
         self._halts[account] = (reply, now + HALT)
         for waiter in self._waiting:
-            if waiter.account == account:
+            if waiter.account() == account:
                 waiter.interrupt(Halted(reply), now)
 
-    def _reason(self, account: int) -> Exception | None:
+    def _reason(self, account: Account) -> Exception | None:
         """Return why a request need not wait here, if it need not."""
         if self._moved:
             return Moved()
-        halt = self._halts.get(account)
+        halt = self._halts.get(account()) if self._halts else None
         return Halted(halt[0]) if halt and self.loop.time() < halt[1] else None
 
 

@@ -20,6 +20,7 @@ from ratelimit.wire.judge import status_of
 from ratelimit.wire.messages import Reply
 from ratelimit.wire.sdk_desk import Desk
 from ratelimit.wire.sdk_refusals import module_of
+from ratelimit.wire.sdk_requests import plain
 from ratelimit.wire.sse import Listener
 from ratelimit.wire.transport import NoAnswer, Unsent
 
@@ -138,39 +139,39 @@ class Exchange:
         side = self._side
         response = await side.send(self.request)
         stream = response.stream
+        told = Reply(response.status_code, plain(response.headers), b"")
         begun = False
         try:
-            if self._stream and 200 <= response.status_code < 300 and _is_plain(response):
-                reply, begun = await self._begin(response)
+            if self._stream and 200 <= told.status < 300 and _is_readable(told):
+                reply, begun = await self._begin(response, told)
             else:
-                reply = self._whole(response, await _rest(side, side.pieces(stream)))
+                reply = self._whole(response, told, await _rest(side, side.pieces(stream)))
         finally:
             if not begun:
                 await side.close(stream)
         self.response = response
         return reply
 
-    async def _begin(self, response: Any) -> tuple[Reply, bool]:
+    async def _begin(self, response: Any, told: Reply) -> tuple[Reply, bool]:
         """Read a stream until it says something of substance; one that fails before that is read to its end."""
         side, listener, held = self._side, Listener(), bytearray()
         pieces = side.pieces(response.stream)
         while not (listener.begun or listener.trouble) and (piece := await side.next(pieces)) is not None:
             held += piece
             listener.feed(piece)
-        reply = Reply(response.status_code, response.headers, b"")
         if (trouble := listener.trouble) and not listener.begun:
-            self._whole(response, bytes(held) + await _rest(side, pieces))
-            return Reply(status_of(trouble), response.headers, msgspec.json.encode({"error": trouble})), False
-        response.stream = side.tap(module_of(self.request))(reply, listener, bytes(held), pieces, response.stream)
-        return reply, True
+            self._whole(response, told, bytes(held) + await _rest(side, pieces))
+            return Reply(status_of(trouble), told.headers, msgspec.json.encode({"error": trouble})), False
+        response.stream = side.tap(module_of(self.request))(told, listener, bytes(held), pieces, response.stream)
+        return told, True
 
-    def _whole(self, response: Any, raw: bytes) -> Reply:
+    def _whole(self, response: Any, told: Reply, raw: bytes) -> Reply:
         module = module_of(self.request)
         response.stream = module.ByteStream(raw)
-        body = raw
-        if not _is_plain(response):
-            body = module.Response(response.status_code, headers=response.headers, content=raw).content
-        return Reply(response.status_code, response.headers, body)
+        if not _is_readable(told):
+            readable = module.Response(told.status, headers=response.headers, content=raw)
+            return Reply(told.status, told.headers, readable.content)
+        return Reply(told.status, told.headers, raw)
 
     def keep(self, desk: Desk, turn: GateTurn) -> None:
         """Let the stream of the response end this turn."""
@@ -178,7 +179,8 @@ class Exchange:
         if isinstance(stream, Tap):
             stream.keep(desk, turn)
         else:  # compressed by somebody on the way: it has come whole, and nobody has listened
-            desk.post(lambda: desk.ended(turn, Reply(200, self.response.headers, b""), Listener()))
+            told = Reply(200, plain(self.response.headers), b"")
+            desk.post(lambda: desk.ended(turn, told, Listener()))
 
 
 class Tap:
@@ -280,8 +282,8 @@ async def _rest(side: Side, pieces: Any) -> bytes:
     return b"".join(found)
 
 
-def _is_plain(response: Any) -> bool:
-    return response.headers.get("content-encoding", "identity") in {"identity", ""}
+def _is_readable(told: Reply) -> bool:
+    return told.headers.get("content-encoding", "identity") in {"identity", ""}
 
 
 def _words(error: Exception) -> str:

@@ -42,7 +42,7 @@ class _Limited:
 
     async def _stand(self, desk: Desk, asked: Request, exchange: Exchange, do: Callable[[], Awaitable[Reply]]) -> None:
         """Stand in line until the request is answered; the response then ends the turn, whoever still wants it."""
-        account = sdk_requests.account_of(exchange.request, asked.model)
+        account = partial(sdk_requests.account_of, exchange.request, asked.model)
         turn = await desk.send(asked, do, account, priority=self._priority, deadline=self._deadline)
         if turn is not None:
             exchange.keep(desk, turn)
