@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import pairwise
 
 import pytest
 
@@ -182,26 +181,6 @@ async def test_a_wait_is_told_once_however_often_the_lane_looks() -> None:
     assert waits == ["TPM until 0.8"]
 
 
-async def test_headers_open_a_lane_before_the_rest_of_the_reply_has_come() -> None:
-    loop, grants = asyncio.get_running_loop(), list[float]()
-    scheduler = Scheduler({"m": [Limit("requests", RPM, MINUTE)]}, patience=10.0)
-    async with scheduler.reserve("m") as turn:
-        turn.used()
-
-    async def stream() -> None:
-        async with scheduler.reserve("m") as turn:
-            grants.append(loop.time())
-            await asyncio.sleep(0.5)
-            turn.observe(Observed())
-            await asyncio.sleep(60)
-            turn.used()
-
-    await asyncio.gather(*(stream() for _ in range(20)))
-    # The first that makes it more than ten in a second goes alone, until its headers come.
-    pauses = [round(later - earlier, 2) for earlier, later in pairwise(grants)]
-    assert max(pauses) == 0.5
-
-
 async def test_a_ledger_that_fails_is_told_to_all_who_wait_and_asked_again_by_the_next() -> None:
     class Failing(LocalLedger):
         broken = True
@@ -252,17 +231,6 @@ async def test_without_an_observer_no_event_is_made(monkeypatch: pytest.MonkeyPa
         for number in range(3):
             group.create_task(_once(scheduler, refused=number == 1))
     assert scheduler.snapshot()[0].refusals == 1
-
-
-async def test_what_a_process_has_spent_is_taken_up_by_the_next() -> None:
-    first, _ = scheduler_and_levels()
-    async with first.reserve("m", tokens=30_000) as turn:
-        turn.used()
-    spent = first.spent()
-    assert spent == {"m": {"RPM": pytest.approx(1), "TPM": pytest.approx(30_000)}}
-    second, levels = scheduler_and_levels(resume=spent, elapsed=10.0)
-    second.lane("m")
-    assert levels() == pytest.approx({"RPM": FULL["RPM"], "TPM": FULL["TPM"] - 20_000})
 
 
 async def _once(scheduler: Scheduler, *, refused: bool) -> None:

@@ -1,0 +1,105 @@
+"""How a lane opens: one request first, then at a pace; and how it takes up what an earlier process has left."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from ratelimit.admission.scheduler import Scheduler
+from ratelimit.limits.bucket import MINUTE, Limit
+from ratelimit.limits.headers import Observed
+
+RPM, TPM = 600, 60_000
+LIMITS = (Limit("requests", RPM, MINUTE), Limit("tokens", TPM, MINUTE))
+
+
+async def test_the_first_request_goes_alone_and_the_others_once_it_is_answered() -> None:
+    assert await grants_of(20, reply=0.4, patience=1.0) == [0.0, 0.4, 0.41]  # at ten times ten a second
+
+
+async def test_the_others_wait_no_longer_than_their_patience_and_then_go_slowly() -> None:
+    # One and a half times the sustained ten a second, until the first answer comes.
+    assert await grants_of(20, reply=30.0, patience=1.0) == [0.0, 1.0, 1.07]
+
+
+async def test_one_that_never_left_has_found_out_nothing() -> None:
+    loop, scheduler = asyncio.get_running_loop(), Scheduler({"m": LIMITS})
+    async with scheduler.reserve("m") as turn:
+        turn.unsent()
+    async with scheduler.reserve("m"):
+        async with scheduler.reserve("m") as turn:
+            turn.used()
+        assert loop.time() == pytest.approx(1.01)  # a pace apart, and a patience
+
+
+async def test_headers_open_a_lane_before_the_rest_of_the_reply_has_come() -> None:
+    loop, grants = asyncio.get_running_loop(), list[float]()
+    scheduler = Scheduler({"m": LIMITS[:1]}, patience=10.0)
+    async with scheduler.reserve("m") as turn:
+        turn.used()
+
+    async def stream() -> None:
+        async with scheduler.reserve("m") as turn:
+            grants.append(loop.time())
+            await asyncio.sleep(0.5)
+            turn.observe(Observed())
+            await asyncio.sleep(60)
+            turn.used()
+
+    await asyncio.gather(*(stream() for _ in range(20)))
+    # The first that makes it more than ten in a second goes alone, until its headers come.
+    pauses = [round(later - earlier, 2) for earlier, later in pairwise(grants)]
+    assert max(pauses) == 0.5
+
+
+async def test_requests_of_very_different_sizes_do_not_leave_in_one_instant() -> None:
+    loop, scheduler, grants = asyncio.get_running_loop(), Scheduler({"m": LIMITS[1:]}, patience=0.0), list[float]()
+    async with scheduler.reserve("m", tokens=100) as turn:
+        turn.used()
+
+    async def one(tokens: float) -> None:
+        async with scheduler.reserve("m", tokens=tokens) as turn:
+            grants.append(loop.time())
+            turn.used()
+
+    await asyncio.gather(*(one(tokens) for tokens in [100, 1_500] * 10))
+    assert len(set(grants)) == 20
+
+
+async def test_no_refusal_pauses_a_lane_for_longer_than_the_longest_wait() -> None:
+    loop, scheduler = asyncio.get_running_loop(), Scheduler({"m": LIMITS}, longest_wait=45.0)
+    async with scheduler.reserve("m") as turn:
+        turn.refused(Observed(retry_after=86_400.0), because_of_limit=False)
+    async with scheduler.reserve("m") as turn:
+        turn.used()
+    assert loop.time() == 45.0
+
+
+async def test_what_a_process_has_spent_is_taken_up_by_the_next() -> None:
+    first = Scheduler({"m": LIMITS})
+    async with first.reserve("m", tokens=30_000) as turn:
+        turn.used()
+    spent = first.spent()
+    assert spent == {"m": {"RPM": pytest.approx(1), "TPM": pytest.approx(30_000)}}
+    second = Scheduler({"m": LIMITS, "other": LIMITS}, resume=spent, elapsed=10.0)
+    second.lane("other")
+    await asyncio.sleep(5)  # a lane may be first asked for later: that time has passed, too
+    second.lane("m")
+    levels = [limit.level for limit in second.snapshot()[1].limits]
+    assert levels == pytest.approx([RPM - 10, TPM - 1_000 - 15_000])
+
+
+async def grants_of(many: int, *, reply: float, patience: float) -> list[float]:
+    """Return when the first three of so many leave that all come at once."""
+    loop, scheduler, grants = asyncio.get_running_loop(), Scheduler({"m": LIMITS}, patience=patience), list[float]()
+
+    async def one() -> None:
+        async with scheduler.reserve("m") as turn:
+            grants.append(round(loop.time(), 2))
+            await asyncio.sleep(reply)
+            turn.used()
+
+    await asyncio.gather(*(one() for _ in range(many)))
+    return grants[:3]
