@@ -17,7 +17,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,8 +129,8 @@ class Rival:
             self.refused += 1
 
 
-def play(peer: Peer, scenario: Scenario) -> dict[str, Any]:
-    """Give one peer one job."""
+def play(peer: Peer, scenario: Scenario, start: threading.Barrier) -> dict[str, Any]:
+    """Give one peer one job, as soon as all that run beside it are ready."""
     options = ["--tier", TIER, "--model", MODEL, "--latency", LATENCY, "--output-tokens", "16-64"]
     options += ["--rpm", str(scenario.rpm), "--tpm", str(scenario.tpm), *scenario.server]
     with tempfile.TemporaryDirectory() as folder, serving(options) as mock:
@@ -139,18 +139,32 @@ def play(peer: Peer, scenario: Scenario) -> dict[str, Any]:
         command = [str(peer.python), "-m", f"bench.peers.clients.{peer.module}", str(job)]
         command += ["--base-url", mock.base_url, "--rpm", str(scenario.rpm), "--tpm", str(scenario.tpm)]
         command += ["--deadline", str(scenario.deadline)]
+        pipe = subprocess.PIPE
+        client = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+        assert client.stdout is not None
+        client.stdout.readline()  # it is ready, or it has ended
+        start.wait()
         with Rival(mock.base_url, scenario.rival_rpm) as rival:
-            done = subprocess.run(
-                command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=scenario.deadline + _GRACE
-            )
+            try:
+                said, errors = client.communicate("go\n", timeout=scenario.deadline + _GRACE)
+            except subprocess.TimeoutExpired:
+                client.kill()
+                said, errors = client.communicate()
         stats = mock.stats()
     try:
-        report = json.loads(done.stdout.splitlines()[-1])
+        report = json.loads(said.splitlines()[-1])
     except (IndexError, ValueError):
-        return {"scenario": scenario.name, "peer": peer.name, "skipped": done.stderr.strip()[-300:] or "no report"}
+        return {"scenario": scenario.name, "peer": peer.name, "skipped": errors.strip()[-300:] or "no report"}
     if report["crash"] and not report["answered"]:
         return {"scenario": scenario.name, "peer": peer.name, "skipped": report["crash"]}
     return row(peer, scenario, report, stats, rival)
+
+
+def beside(peers: Sequence[Peer], scenario: Scenario) -> Iterator[dict[str, Any]]:
+    """Run some peers at the same time."""
+    start = threading.Barrier(len(peers))
+    with ThreadPoolExecutor(len(peers)) as pool:
+        yield from pool.map(lambda peer: play(peer, scenario, start), peers)
 
 
 def row(peer: Peer, scenario: Scenario, report: dict[str, Any], stats: dict[str, Any], rival: Rival) -> dict[str, Any]:
@@ -164,6 +178,7 @@ def row(peer: Peer, scenario: Scenario, report: dict[str, Any], stats: dict[str,
     bound = scenario.bound if report["in_time"] else scenario.bound * answered / many
     return {
         "scenario": scenario.name,
+        "what": scenario.what,
         "peer": peer.name,
         "requests": many,
         "bound": round(scenario.bound, 1),
@@ -214,8 +229,8 @@ def measure(options: argparse.Namespace, peers: Sequence[Peer]) -> Record:
     progress, rows = Progress(len(wanted) * len(usable)), list[dict[str, Any]]()
     before = machine()
     for scenario in wanted:
-        with ThreadPoolExecutor(options.at_once) as pool:
-            for result in pool.map(lambda peer, scenario=scenario: play(peer, scenario), usable):
+        for first in range(0, len(usable), options.at_once):
+            for result in beside(usable[first : first + options.at_once], scenario):
                 rows.append(result)
                 progress.say(f"{scenario.name}: {result['peer']} {result.get('bound_to_wall', result.get('skipped'))}")
     judge(rows)

@@ -37,4 +37,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    play(run)
+    play(run, "async_batch_llm", "openai")

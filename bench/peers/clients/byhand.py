@@ -55,4 +55,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    play(run)
+    play(run, "aiohttp", "aiolimiter", "tenacity")

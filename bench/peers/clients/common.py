@@ -1,6 +1,7 @@
 """What every client is given, and what it says afterwards.
 
-Time and processor time begin when the job has been read and the peer has been imported, and end with the last answer.
+Time and processor time begin when the job has been read, the peer has been imported and everybody else who runs beside
+it is as far, and end with the last answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,8 @@ def tokens(body: dict[str, Any]) -> int:
     return sum(len(message["content"]) // 4 + 1 for message in body["messages"]) + 3
 
 
-def play(run: Callable[[Job], Awaitable[None]]) -> None:
-    """Read the job, run it until it ends or its time is up, and print what became of it."""
+def play(run: Callable[[Job], Awaitable[None]], *imports: str) -> None:
+    """Read the job, wait for the sign, run until it ends or its time is up, and print what became of it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("job", type=Path)
     parser.add_argument("--base-url", required=True)
@@ -58,6 +60,11 @@ def play(run: Callable[[Job], Awaitable[None]]) -> None:
     given = parser.parse_args()
     with given.job.open(encoding="utf-8") as lines:
         bodies = [json.loads(line) for line in lines]
+    for name in imports:
+        import_module(name)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     job = Job(bodies, given.base_url, given.rpm, given.tpm)
     asyncio.run(_timed(run, job, given.deadline))
 

@@ -98,4 +98,4 @@ async def send(session: Any, job: Job, task: Task, state: State) -> None:
 
 
 if __name__ == "__main__":
-    play(run)
+    play(run, "aiohttp")

@@ -38,4 +38,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    play(run)
+    play(run, "lm_deluge", "lm_deluge.models")

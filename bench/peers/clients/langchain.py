@@ -42,4 +42,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    play(run)
+    play(run, "langchain_core.rate_limiters", "langchain_openai")

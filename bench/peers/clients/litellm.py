@@ -52,4 +52,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    play(run)
+    play(run, "litellm")

@@ -19,4 +19,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    play(run)
+    play(run, "ratelimit.compose")

@@ -34,4 +34,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    play(run)
+    play(run, "openai")

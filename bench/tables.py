@@ -1,0 +1,242 @@
+"""Results as the tables and plots of the documents. Nothing here measures, and nothing here has a figure of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from bench import plots
+from bench.record import Record, Row, shown
+
+Results = Mapping[str, Record]
+_MANY = 40  # a script's result with more figures than this is not for a table
+
+
+def markdown(heads: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
+    """Return a table; what is not text is shown as figures are."""
+    heads = list(heads)
+    rows = [[shown(cell) for cell in line] for line in lines]
+    rule = "|".join("---" if place == 0 else "--:" for place in range(len(heads)))
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def percent(part: float) -> str:
+    """Return a part of a whole; what is a little below a whole is not rounded up to it."""
+    return f"{int(part * 10_000) / 100:.2f} %"
+
+
+def origin(record: Record) -> str:
+    """Return a line that says where the figures come from."""
+    host, load = record.machine, record.machine.get("load_average")
+    where = ", ".join(str(host[key]) for key in ("processor", "system") if host.get(key))
+    cores = f", {host['cores']} cores" if host.get("cores") else ""
+    busy = f", load average {load[0]:g}" if load else ""
+    made = ", ".join(f"{name} {number}" for name, number in record.versions.items() if "(" not in name)
+    verdict = "All targets met." if record.passed else "**A target was missed.**"
+    return f"`{record.command}` on {where}{cores}{busy}; {made}. {verdict}"
+
+
+def caps_virtual(record: Record) -> str:
+    """Return a line for each simulation, and how many cells it stands for."""
+    played: dict[tuple[str, str], list[Row]] = {}
+    for row in record.rows:
+        played.setdefault((row["bound"], row["played_as"]), []).append(row)
+    heads = ("Bound by", "played as", "cells", "used of the cap", "429s", "wait p50, s", "p99, s", "verdict")
+    lines = [
+        (
+            bound,
+            name,
+            len(rows),
+            percent(rows[0]["utilisation"]),
+            rows[0]["refused"],
+            rows[0]["wait_p50"],
+            rows[0]["wait_p99"],
+            "met" if rows[0]["passed"] else "**missed**",
+        )
+        for (bound, name), rows in sorted(played.items())
+    ]
+    return "\n\n".join([markdown(heads, lines), origin(record)])
+
+
+def caps_other(results: Results) -> str:
+    """Return how the other ways of counting and charging went, one line each."""
+    heads = ("Service", "cells", "lowest use of the cap", "429s in the first minute", "429s after it", "verdict")
+    lines = []
+    for name, record in sorted(results.items()):
+        rows = record.rows
+        if name.startswith("caps-virtual-") and rows:
+            late = sum(row["refused_late"] for row in rows)
+            early = sum(row["refused"] for row in rows) - late
+            lowest = percent(min(row["utilisation"] for row in rows))
+            verdict = "met" if record.passed else "**missed**"
+            lines.append((name.removeprefix("caps-virtual-"), len(rows), lowest, early, late, verdict))
+    return markdown(heads, lines) if lines else "No such run is kept."
+
+
+def caps_real(record: Record) -> str:
+    """Return a line for each cell."""
+    heads = ("Cell", "cap a minute", "achieved", "used of the cap", "429s", "CPU per request, µs", "load", "verdict")
+    lines = [
+        (
+            row["cell"],
+            row["cap"],
+            row["achieved"],
+            percent(row["utilisation"]),
+            row["refused"],
+            row["cpu_us"],
+            row["load_after"],
+            "met" if row["passed"] else "**missed**",
+        )
+        for row in record.rows
+    ]
+    return "\n\n".join([markdown(heads, lines), origin(record)])
+
+
+def peers(record: Record) -> str:
+    """Return a table for each scenario, ours first and the others by what they used of the limit."""
+    heads = (
+        "Client",
+        "bound ÷ wall",
+        "429s per 1,000",
+        "lost",
+        "unfinished",
+        "sent twice",
+        "CPU s per 1,000",
+        "peak RSS, MB",
+    )
+    parts = []
+    for name in dict.fromkeys(row["scenario"] for row in record.rows):
+        rows = [row for row in record.rows if row["scenario"] == name]
+        rows.sort(key=lambda row: (row["peer"] != "ratelimit", -row["bound_to_wall"]))
+        lines = [
+            (
+                f"**{row['peer']}**" if row["peer"] == "ratelimit" else row["peer"],
+                f"{row['bound_to_wall']:.3f}",
+                row["refused_per_1000"],
+                row["lost"],
+                row["unfinished"],
+                row["sent_twice"],
+                f"{row['cpu_ms_per_1000'] / 1000:.2f}",
+                row["rss_mb"],
+            )
+            for row in rows
+        ]
+        head = f"**{name}**: {rows[0]['what']}; {rows[0]['requests']:,} requests, at best {rows[0]['bound']:g} s."
+        parts += [" ".join([head, *standing(rows)]), markdown(heads, lines)]
+    made = ", ".join(f"{name} {number}" for name, number in record.versions.items() if "(" in name)
+    parts += [f"Versions: {made}.", *(f"{note}." for note in record.notes), origin(record)]
+    return "\n\n".join(parts)
+
+
+def standing(rows: Iterable[Row]) -> list[str]:
+    """Return where we are not first or equal, or not the least refused."""
+    found = []
+    for row in rows:
+        if row.get("first") is False:
+            found.append("**Not first here.**")
+        if row.get("fewest") is False:
+            found.append("**Not the fewest 429s here.**")
+    return found
+
+
+def script(record: Record) -> str:
+    """Return the figures of a script, flattened to one name each."""
+    lines = [line for row in record.rows for line in flat("", row)]
+    targets = ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in record.targets.items())
+    told = f"Target: {targets}." if targets else ""
+    table = markdown(("Figure", "value"), lines[:_MANY])
+    return "\n\n".join(part for part in (table, told, origin(record)) if part)
+
+
+def flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """Yield what is nested as names with dots."""
+    match value:
+        case dict():
+            for key, each in value.items():
+                yield from flat(f"{prefix}.{key}" if prefix else str(key), each)
+        case list():
+            for number, each in enumerate(value):
+                yield from flat(f"{prefix}[{number}]", each)
+        case int() | float():
+            yield prefix, value
+        case _:
+            if len(str(value)) <= 60:
+                yield prefix, value
+
+
+def scale(record: Record) -> str:
+    """Return how cost grows, a table for each thing that does."""
+    parts = []
+    for what in dict.fromkeys(row["what"] for row in record.rows):
+        rows = [row for row in record.rows if row["what"] == what]
+        names = [name for name in rows[0] if name not in {"what", "passed"}]
+        parts.append(
+            markdown([name.replace("_", " ") for name in names], [[row[name] for name in names] for row in rows])
+        )
+    return "\n\n".join([*parts, origin(record)])
+
+
+TABLES: Mapping[str, Callable[[Record], str]] = {
+    "caps-virtual": caps_virtual,
+    "caps-real": caps_real,
+    "peers": peers,
+    "core": script,
+    "admission": script,
+    "wire": script,
+    "dropin": script,
+    "jobs": script,
+    "mock_ceiling": script,
+    "scale": scale,
+    "soak": script,
+}
+
+
+def readme(results: Results) -> str:
+    """Return the few lines for those who have just come."""
+    lines: list[tuple[str, str]] = []
+    if record := results.get("caps-virtual"):
+        lowest = min(row["utilisation"] for row in record.rows)
+        refused = sum(row["refused"] for row in record.rows)
+        what = f"every model on every tier, by each of its limits ({len(record.rows)} cells, virtual time)"
+        lines.append((what, f"at least {percent(lowest)} of the cap used, {refused} 429s"))
+    if record := results.get("caps-real"):
+        for row in record.rows:
+            what = f"{row['cell']} ({row['cap']:,} a minute), real time over sockets"
+            lines.append((what, f"{percent(row['utilisation'])} used, {row['refused']} 429s"))
+    if record := results.get("peers"):
+        lines += compared(record)
+    if (record := results.get("core")) and "ratio" in record.rows[0]:
+        what = "reserving and settling over three limits at once"
+        lines.append((what, f"{shown(record.rows[0]['ratio'])} times one acquire of a bare aiolimiter"))
+    return markdown(("Measured", ""), lines)
+
+
+def compared(record: Record) -> Iterable[tuple[str, str]]:
+    """Yield how we stand in each scenario beside the best of the others that lost nothing."""
+    for name in dict.fromkeys(row["scenario"] for row in record.rows):
+        rows = [row for row in record.rows if row["scenario"] == name]
+        mine = next((row for row in rows if row["peer"] == "ratelimit"), None)
+        others = [row for row in rows if row is not mine and not row["lost"] and not row["unfinished"]]
+        if mine and others:
+            best = max(others, key=lambda row: row["bound_to_wall"])
+            what = f"same job, same server: {mine['what']}"
+            ours = f"{mine['bound_to_wall']:.2f} of the ideal speed, {mine['refused_per_1000']:g} 429s per 1,000"
+            theirs = f"{best['peer']} {best['bound_to_wall']:.2f}, {best['refused_per_1000']:g}"
+            yield what, f"{ours} (best other: {theirs})"
+
+
+def figures(results: Results) -> dict[str, str]:
+    """Return the plots, by the names of their files."""
+    found = {}
+    if record := results.get("peers"):
+        groups: dict[str, dict[str, float]] = {}
+        for row in record.rows:
+            groups.setdefault(row["what"], {})[row["peer"]] = row["bound_to_wall"]
+        found["peers.svg"] = plots.bars("Fluid bound ÷ wall time: 1 is the ideal", groups)
+    if record := results.get("scale"):
+        for what in dict.fromkeys(row["what"] for row in record.rows):
+            rows = [row for row in record.rows if row["what"] == what]
+            names = [key for key in rows[0] if key not in {"what", "passed", what}]
+            series = {key.replace("_", " "): [(row[what], row[key]) for row in rows] for key in names}
+            found[f"scale-{what}.svg"] = plots.lines(f"Cost by {what}, relative to the fewest", what, series)
+    return found
