@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ratelimit.admission.scheduler import LaneStatus, Scheduler
 from ratelimit.admission.turn import Turn
+from ratelimit.errors import AlreadySettled
 
 T = TypeVar("T")
 
@@ -27,13 +30,20 @@ class Background:
         self._thread = threading.Thread(target=self.loop.run_forever, name="ratelimit", daemon=True)
         self._thread.start()
 
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine there."""
+        if self.loop.is_closed():
+            work.close()
+            raise RuntimeError("this is closed; open a new one")
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there and return its result here."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        future = self.submit(work)
         try:
             return future.result()
         except BaseException:
-            future.cancel()
+            self.cancel((future,))
             raise
 
     def call(self, function: Callable[[], T]) -> T:
@@ -44,11 +54,18 @@ class Background:
 
         return self.run(called())
 
+    def cancel(self, futures: Iterable[Future[Any]]) -> None:
+        """Cancel what was submitted, and have its tasks told before anything that is submitted later."""
+        for future in futures:
+            future.cancel()
+
     def close(self) -> None:
         """Cancel what still runs, and end the thread."""
         if self.loop.is_closed():
             return
         self.run(_cancel_others())
+        self.run(self.loop.shutdown_asyncgens())
+        self.run(self.loop.shutdown_default_executor())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -65,7 +82,11 @@ class BlockingScheduler:
     def reserve(self, name: str, *, tokens: float = 0, priority: float = 0) -> Iterator[BlockingTurn]:
         """Wait for a turn; the block has it, and ends it."""
         turn = self._background.call(lambda: self._scheduler.reserve(name, tokens=tokens, priority=priority))
-        self._background.run(turn.__aenter__())
+        try:
+            self._background.run(turn.__aenter__())
+        except BaseException:
+            self._background.call(partial(_abandon, turn))
+            raise
         try:
             yield BlockingTurn(turn, self._background)
         finally:
@@ -110,6 +131,12 @@ class BlockingTurn:
     def unknown(self) -> None:
         """End the turn: it was sent, and nothing is known of it."""
         self._background.call(self._turn.unknown)
+
+
+def _abandon(turn: Turn) -> None:
+    """Give back a turn that was granted in the moment its thread was interrupted."""
+    with suppress(AlreadySettled):  # it was not granted
+        turn.unsent()
 
 
 async def _cancel_others() -> None:

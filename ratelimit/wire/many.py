@@ -84,10 +84,11 @@ class Many(Generic[T, R]):
 
     def _free(self) -> None:
         """Give up the place of one item, to a worker that waits for it if one does."""
-        if self._idle:
-            self._idle.popleft().set_result(None)
-        else:
-            self._room += 1
+        while self._idle:
+            if not (place := self._idle.popleft()).done():
+                place.set_result(None)
+                return
+        self._room += 1
 
     async def _until_free(self) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()

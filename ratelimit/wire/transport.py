@@ -98,6 +98,8 @@ class Transport:
     def __init__(self, endpoint: Endpoint, bounds: Bounds | None = None, *, connections: int = 1000) -> None:
         self._endpoint = endpoint
         self._host = endpoint.host
+        # Given with each request: aiohttp sends those of a session to the proxy as well.
+        self._headers = {"Content-Type": "application/json", **endpoint.headers}
         self._bounds = bounds or Bounds()
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
@@ -109,7 +111,6 @@ class Transport:
         self._proxy = _proxy_for(self._endpoint.base_url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=60),
-            headers={"Content-Type": "application/json", **self._endpoint.headers},
             timeout=aiohttp.ClientTimeout(total=None, connect=self._bounds.connect),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -172,7 +173,9 @@ class Transport:
             url = self._urls[key] = self._endpoint.url(request)
         body = request.body
         data = body if len(body) <= _LARGE else io.BytesIO(body)
-        response = await self._session.post(url, data=data, allow_redirects=False, proxy=self._proxy)
+        response = await self._session.post(
+            url, data=data, headers=self._headers, allow_redirects=False, proxy=self._proxy
+        )
         if 300 <= response.status < 400:
             response.close()
             raise RequestFailed(

@@ -1,0 +1,158 @@
+"""The client for programs without asyncio: the same calls, waiting where the others are awaited.
+
+    with BlockingClient(ratelimit.open(tier="tier-1")) as client:
+        print(client.chat("gpt-4o-mini", "Why is the sky blue?").text)
+
+It runs an asynchronous client on a thread of its own. Any number of threads may call at once; they stand in the same
+lanes. What a caller hands to `map` is pulled on the caller's own thread, so that a generator that reads a file or waits
+holds up nobody else. A call that is interrupted (Ctrl-C) takes its requests out of the lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+from ratelimit.admission.blocking import Background
+from ratelimit.admission.scheduler import LaneStatus
+from ratelimit.limits.content import CHAT_PATH
+from ratelimit.wire.client import Body, Client, Result, outcome
+from ratelimit.wire.messages import Reply
+from ratelimit.wire.sender import Count
+
+
+class BlockingClient:
+    """A `Client` for threads; takes one that is not open yet, and opens and closes it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._background: Background | None = None
+
+    def __enter__(self) -> Self:
+        self._background = Background()
+        try:
+            self._loop.run(self._client.__aenter__())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is on the way, and end the thread."""
+        background, self._background = self._background, None
+        if background is not None:
+            try:
+                background.run(self._client.__aexit__(None, None, None))
+            finally:
+                background.close()
+
+    @property
+    def _loop(self) -> Background:
+        if self._background is None:
+            raise RuntimeError("open the client with `with` before sending")
+        return self._background
+
+    @property
+    def count(self) -> Count:
+        """What has been sent, and what came of it."""
+        return self._client.count
+
+    def snapshot(self) -> tuple[LaneStatus, ...]:
+        """Return how every lane stands, and why it waits."""
+        return self._loop.call(self._client.snapshot)
+
+    def send(self, body: Body, path: str = CHAT_PATH, *, priority: float = 0, deadline: float | None = None) -> Reply:
+        """Send one request and return its reply; raises what no waiting and no retry could cure."""
+        return self._loop.run(self._client.send(body, path, priority=priority, deadline=deadline))
+
+    def chat(self, model: str, prompt: str, *, system: str | None = None, **options: Any) -> Reply:
+        """Ask one question; `reply.text` is the answer."""
+        return self._loop.run(self._client.chat(model, prompt, system=system, **options))
+
+    def embed(self, model: str, texts: str | list[str], **options: Any) -> list[list[float]]:
+        """Return the embeddings of texts, in their order."""
+        return self._loop.run(self._client.embed(model, texts, **options))
+
+    @contextmanager
+    def stream(
+        self, body: Body, path: str = CHAT_PATH, *, priority: float = 0, deadline: float | None = None
+    ) -> Iterator[Iterator[bytes]]:
+        """Send one request that streams; the context's value is an iterator over the bytes as they come."""
+        loop = self._loop
+        opened = self._client.stream(body, path, priority=priority, deadline=deadline)
+        try:
+            stream = loop.run(opened.__aenter__())
+        except BaseException:
+            with suppress(RuntimeError):  # it is just being closed by what interrupted it
+                loop.run(opened.__aexit__(None, None, None))
+            raise
+        try:
+            yield _pieces(loop, aiter(stream))
+        finally:
+            loop.run(opened.__aexit__(None, None, None))
+
+    def map(
+        self,
+        bodies: Iterable[Body],
+        path: str = CHAT_PATH,
+        *,
+        ordered: bool = False,
+        priority: float = 0,
+        window: int | None = None,
+    ) -> Iterator[Result]:
+        """Send many and yield their results, as they come or in order; as `Client.map`, for plain iterables.
+
+        Bodies are pulled while a result is waited for: at most `window` requests exist at any time.
+        """
+        loop, items = self._loop, enumerate(bodies)
+        most = window or self._client.concurrency
+        done: SimpleQueue[Future[Result]] = SimpleQueue()
+        flying: set[Future[Result]] = set()
+        early: dict[int, Result] = {}
+        following = 0
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and len(flying) + len(early) < most:
+                    if (item := next(items, None)) is None:
+                        exhausted = True
+                        break
+                    future = loop.submit(outcome(self._client, *item, path, priority=priority))
+                    flying.add(future)
+                    future.add_done_callback(done.put)
+                if not flying:
+                    return
+                future = done.get()
+                flying.discard(future)
+                result = future.result()
+                if not ordered:
+                    yield result
+                    continue
+                early[result.index] = result
+                while following in early:
+                    yield early.pop(following)
+                    following += 1
+        finally:
+            loop.cancel(flying)
+
+    def __repr__(self) -> str:
+        return f"<Blocking{repr(self._client)[1:]}"
+
+
+def _pieces(loop: Background, pieces: Any) -> Iterator[bytes]:
+    while (piece := loop.run(_next(pieces))) is not None:
+        yield piece
+
+
+async def _next(pieces: Any) -> bytes | None:
+    piece: bytes | None = await anext(pieces, None)
+    return piece
