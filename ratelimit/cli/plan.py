@@ -90,7 +90,8 @@ def _show(found: Survey, plans: list[TierPlan]) -> None:
     if len(found.problems) > _SHOWN:
         click.echo(f"and {len(found.problems) - _SHOWN:,} more lines that cannot be sent")
     if found.duplicates:
-        click.echo(f"{found.duplicates:,} ids stand more than once; `ratelimit run` will name their lines")
+        has, it = ("line has", "it") if found.duplicates == 1 else ("lines have", "them")
+        click.echo(f"{found.duplicates:,} {has} an id that stands before {it}; `ratelimit run` will name {it}")
     grid = Grid(box=None, pad_edge=False)
     for title in ("Tier", "Model", "Requests", "Tokens in", "Time", "Limited by", "Cost", "By Batch API"):
         grid.add_column(title, justify="left" if title in {"Tier", "Model", "Limited by"} else "right", no_wrap=True)
@@ -107,7 +108,7 @@ def _show(found: Survey, plans: list[TierPlan]) -> None:
 def _cells(lane: LanePlan) -> tuple[str, ...]:
     cost = f"${lane.cost.expected:,.2f} ({lane.cost.least:,.2f} to {lane.cost.most:,.2f})" if lane.cost else "no price"
     if lane.unusable:
-        return lane.model, f"{lane.requests:,}", f"{lane.input_tokens:,}", "not supported", "", "", ""
+        return lane.model, f"{lane.requests:,}", f"{lane.input_tokens:,}", "cannot be used", "", "", ""
     batches = lane.batches
     by_batch = ""
     if batches:

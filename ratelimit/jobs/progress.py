@@ -11,7 +11,6 @@ from collections.abc import Callable
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -23,7 +22,7 @@ from ratelimit.wire.client import Client
 
 _PANEL_EVERY = 0.5  # seconds
 _LINE_EVERY = 10.0
-_MEMORY = 60.0  # seconds of the past that tell how fast it goes
+_MEMORY = 20.0  # seconds of the past that tell how fast it goes
 
 
 class Pace:
@@ -33,7 +32,7 @@ class Pace:
         self._seen: list[tuple[float, int]] = []
 
     def note(self, now: float, answered: int) -> float:
-        """Take in a count; returns answers per second over the last minute."""
+        """Take in a count; returns answers per second of late."""
         self._seen.append((now, answered))
         while len(self._seen) > 2 and self._seen[1][0] <= now - _MEMORY:
             self._seen.pop(0)
@@ -88,46 +87,60 @@ def panel(runner: Runner, client: Client, rate: float) -> Panel:
     """Return how a run stands as a panel."""
     tally, lanes, count = runner.tally, client.snapshot(), client.count
     if not tally.begun:
-        return Panel(Text(f"checking the input: {tally.looked_at:,} lines"), title="ratelimit", title_align="left")
+        return _framed("checking the input", Text(f"{tally.looked_at:,} lines"))
     done = tally.done_before + tally.answers + tally.failed
-    head = Grid.grid(padding=(0, 2))
-    head.add_row(
-        Text(f"{tally.done_before + tally.answers:,} answered", style="green"),
+    part = done / tally.total if tally.total else 0.0
+    going = _facts(
+        f"{tally.done_before + tally.answers:,}{f' of {tally.total:,}' if tally.total else ''} answered",
         Text(f"{tally.failed:,} failed", style="red" if tally.failed else "dim"),
-        Text("" if tally.left is None else f"{tally.left:,} left"),
-        Text(f"{rate * 60:,.0f} a minute"),
-        Text(_ending(tally.left, rate).removeprefix(", ")),
+        "" if tally.left is None else f"{tally.left:,} left",
+        f"{rate * 60:,.0f} a minute",
+        Text(_ending(tally.left, rate).removeprefix(", "), style="bold"),
     )
-    foot = Grid.grid(padding=(0, 2))
     projected = tally.cost / tally.answers * (tally.answers + (tally.left or 0)) if tally.answers else 0.0
-    foot.add_row(
-        Text(f"{sum(lane.in_flight for lane in lanes):,} in flight"),
-        Text(f"{count.retried:,} retries"),
-        Text(f"{count.refused:,} refused", style="yellow" if count.refused else "dim"),
-        Text(f"{tally.input_tokens:,} tokens in, {tally.output_tokens:,} out"),
-        Text(f"${tally.cost:,.4f} of about ${projected:,.4f}"),
+    sending = _facts(
+        f"{sum(lane.in_flight for lane in lanes):,} in flight",
+        f"{count.retried:,} sent again",
+        Text(f"{count.refused:,} refused by a limit", style="yellow" if count.refused else "dim"),
     )
-    parts: list[RenderableType] = [
-        ProgressBar(total=tally.total or max(done, 1), completed=done),
-        head,
-        _limits(lanes),
-        foot,
-    ]
-    title = "the service seems to be down: asking now and then" if client.sender.paused else _binding(lanes)
-    return Panel(Group(*parts), title=f"ratelimit: {title}", title_align="left")
+    spending = _facts(
+        f"{tally.input_tokens:,} tokens in, {tally.output_tokens:,} out",
+        f"${tally.cost:,.4f} so far" + (f", about ${projected:,.4f} in all" if projected else ""),
+    )
+    parts: list[RenderableType] = [going, "", _limits(lanes), "", sending, spending]
+    if tally.total:
+        parts.insert(0, Text.assemble(_bar(part, 60, "green"), f" {part:4.0%}"))
+    if client.sender.paused:
+        return _framed("the service seems to be down: asking now and then", *parts, style="yellow")
+    return _framed(_binding(lanes), *parts)
+
+
+def _framed(title: str, *parts: RenderableType, style: str = "none") -> Panel:
+    return Panel(Group(*parts), title=title, title_align="left", border_style=style, padding=(0, 1))
+
+
+def _facts(*facts: str | Text) -> Text:
+    return Text("  ").join(Text(fact) if isinstance(fact, str) else fact for fact in facts if fact)
+
+
+def _bar(part: float, width: int, style: str) -> Text:
+    """Return a bar that can be read without colours, too."""
+    full = min(max(round(part * width), 0), width)
+    return Text.assemble(("━" * full, style), ("╌" * (width - full), "dim"))
 
 
 def _limits(lanes: tuple[LaneStatus, ...]) -> Grid:
-    grid = Grid.grid(padding=(0, 2))
+    grid = Grid.grid(padding=(0, 2, 0, 0))
     for lane in lanes:
-        for limit in lane.limits:
+        for number, limit in enumerate(lane.limits):
             used = min(max(limit.used_last_minute, 0.0), 1.0)
             binding = lane.waiting_for == limit.name
             grid.add_row(
-                Text(lane.name, style="bold" if binding else "dim"),
-                Text(limit.name, style="bold" if binding else ""),
-                ProgressBar(total=1.0, completed=used, width=30),
-                Text(f"{used:4.0%} of {limit.limit:,.0f}", justify="right"),
+                Text(lane.name if number == 0 else ""),
+                Text(limit.name, style="bold cyan" if binding else "dim"),
+                _bar(used, 30, "bold cyan" if binding else "cyan"),
+                Text(f"{used:.0%}", style="bold" if binding else "", justify="right"),
+                Text(f"of {limit.limit:,.0f}", style="dim"),
                 Text(_shared(limit), style="yellow"),
             )
     return grid
@@ -139,8 +152,14 @@ def _shared(limit: LimitStatus) -> str:
 
 def _binding(lanes: tuple[LaneStatus, ...]) -> str:
     """Return what limits the run now."""
-    reasons = sorted({lane.waiting_for for lane in lanes if lane.waiting and lane.waiting_for})
+    reasons = sorted({_reason(lane, lane.waiting_for) for lane in lanes if lane.waiting and lane.waiting_for})
     return f"limited by {' and '.join(reasons)}" if reasons else "limited by nothing of ours"
+
+
+def _reason(lane: LaneStatus, waiting_for: str) -> str:
+    """Return what is waited for; the pace of a lane whose limit is used up is that limit's."""
+    used = max(lane.limits, key=lambda limit: limit.used_last_minute, default=None)
+    return used.name if waiting_for == "pace" and used and used.used_last_minute > 0.97 else waiting_for
 
 
 def _ending(left: int | None, rate: float) -> str:

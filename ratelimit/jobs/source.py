@@ -184,10 +184,10 @@ def _checked_id(identifier: str | None) -> str:
 
 def _checked_path(line: _Line) -> str:
     if (line.method or "POST").upper() != "POST":
-        raise RequestInvalid(f"the method is {printable(line.method or '')!r}", "requests are POSTed")
+        raise RequestInvalid(f'the method is "{printable(line.method or "", 100)}"', "requests are POSTed")
     path = line.url or CHAT_PATH
     if not path.startswith("/") or endpoint_of(path) == "other":
-        raise RequestInvalid(f"the url is {printable(path)!r}", f"it is a path such as {CHAT_PATH}")
+        raise RequestInvalid(f'the url is "{printable(path, 200)}"', f"it is a path such as {CHAT_PATH}")
     return path
 
 

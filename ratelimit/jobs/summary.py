@@ -103,7 +103,7 @@ def summarise(
 
 def duration(seconds: float) -> str:
     """Return a length of time as people say it."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

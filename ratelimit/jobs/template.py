@@ -66,7 +66,7 @@ def fill(text: str, columns: Mapping[str, Any]) -> str:
             return found[0][0]
         if name not in columns:
             raise RequestInvalid(
-                f"the row has no column {printable(name)!r}, only {printable(', '.join(map(str, columns)))}",
+                f"the row has no column {printable(name)}, only {printable(', '.join(map(str, columns)))}",
                 "name a column that is there, or write {{ and }} for braces",
             )
         return as_text(columns[name])

@@ -38,7 +38,7 @@ class After(Watcher):
 
 
 def rows(place: Place, count: int, **more: int) -> None:
-    place.write(batch_line(f"row-{n}", ask(f"what is row-{n}?", **more)) for n in range(count))
+    place.write(batch_line(f"row-{n}", ask(f"what is row-{n}?") | more) for n in range(count))
 
 
 async def test_a_limit_sends_only_so_many_rows(place: Place) -> None:

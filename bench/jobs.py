@@ -1,0 +1,213 @@
+"""What a job costs its client: memory, processor time for each request, the start of a resumed run, and use of limits.
+
+The client is `ratelimit run` in a process of its own, the service the mock in another, on one machine. Processor time
+is that of the client's process alone, less that of a run of one row, and is compared with a bare aiohttp loop that posts
+the same bodies, as many at once, and reads the replies. Memory is sampled while the job runs. `--real` adds two jobs of
+two minutes, one bound by requests a minute and one by tokens, and compares their time with the least the limits allow.
+
+    python bench/jobs.py [--rows 20000] [--real] [--out bench/results/jobs.json]
+
+Prints one JSON object; ends with 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+TARGETS = {"peak_mb": 200.0, "growth": 1.1, "resume_s": 10.0, "bare": 0.7, "fluid": 0.98}
+RATELIMIT = [sys.executable, "-m", "ratelimit"]
+IN_FLIGHT = 100
+UNLIMITED = ["--rpm", "100000000", "--tpm", "1000000000000"]
+BARE = """
+import asyncio, json, sys
+import aiohttp
+
+async def main(url, path, in_flight):
+    rows = open(path, "rb")
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as http:
+        async def work():
+            for line in rows:
+                body = json.dumps(json.loads(line)["body"]).encode()
+                async with http.post(url + "/chat/completions", data=body,
+                                     headers={"Content-Type": "application/json"}) as reply:
+                    json.loads(await reply.read())
+        await asyncio.gather(*(work() for _ in range(in_flight)))
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+def write(path: Path, rows: int, size: int = 500, **more: Any) -> None:
+    """Write a job of so many lines of about so many bytes."""
+    text = "word " * ((size - 130) // 5)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **more}
+            outer = {"custom_id": f"row-{number:08}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+            file.write(json.dumps(outer) + "\n")
+
+
+@contextmanager
+def mock(*options: str) -> Iterator[str]:
+    """The mock in a process of its own; yields its base URL."""
+    command = [*RATELIMIT, "mock", "--port", "0", "--output-tokens", "20", "--seed", "1", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        greeting = server.stdout.readline()
+        threading.Thread(target=server.stdout.read, daemon=True).start()
+        try:
+            yield re.findall(r"http://[^ ,]+", greeting)[0]
+        finally:
+            server.terminate()
+
+
+def run(url: str, place: Path, output: str, *options: str) -> dict[str, Any]:
+    """Run a job; returns its summary, its processor time, and its memory as (part of the rows answered, megabytes)."""
+    command = [*RATELIMIT, "run", "r.jsonl", "-o", output, "--quiet", "--json", *options]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.monotonic()
+    client = subprocess.Popen(
+        command,
+        cwd=place,
+        env={**os.environ, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-bench"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    memory, first_sent = [], None
+    journal = place / output.replace(".jsonl", ".journal.jsonl")
+    size = journal.stat().st_size if journal.exists() else 0
+    while client.poll() is None:
+        if first_sent is None and journal.exists() and journal.stat().st_size > size + 400:
+            first_sent = time.monotonic() - started
+        try:
+            pages = int(Path(f"/proc/{client.pid}/statm").read_text(encoding="ascii").split()[1])
+            memory.append(((place / output).stat().st_size, pages * resource.getpagesize() / 2**20))
+        except (OSError, IndexError):
+            pass
+        time.sleep(0.05)
+    assert client.stdout is not None
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    written = (place / output).stat().st_size
+    return {
+        "summary": json.loads(client.stdout.read()),
+        "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "memory": [(size / written, megabytes) for size, megabytes in memory],
+        "first_sent": first_sent,
+    }
+
+
+def bare(url: str, path: Path) -> float:
+    """Return the processor time of a bare loop over the same rows."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", BARE, url, str(path), str(IN_FLIGHT)], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def plain(rows: int) -> dict[str, Any]:
+    """Measure memory, processor time and resuming, with nothing in the way."""
+    with tempfile.TemporaryDirectory() as name, mock(*UNLIMITED, "--rpd", "100000000") as url:
+        place = Path(name)
+        options = [*UNLIMITED, "--rpd", "100000000", "--concurrency", str(IN_FLIGHT)]
+        write(place / "r.jsonl", 1)
+        start = run(url, place, "one.jsonl", *options)["cpu"]
+        start_bare = bare(url, place / "r.jsonl")
+        write(place / "r.jsonl", rows)
+        ours = run(url, place, "o.jsonl", *options)
+        theirs = bare(url, place / "r.jsonl")
+        assert ours["summary"]["answered"] == rows
+        for output in ("o.jsonl", "o.journal.jsonl"):  # as if killed when 99 % was done
+            lines = (place / output).read_bytes().splitlines(keepends=True)
+            (place / output).write_bytes(b"".join(lines[: rows * 99 // 100]))
+        resumed = run(url, place, "o.jsonl", *options)
+        assert resumed["summary"]["answered"] >= rows // 100
+    early = max(megabytes for part, megabytes in ours["memory"] if part <= 0.1)
+    peak = max(megabytes for _, megabytes in ours["memory"])
+    each, each_bare = (ours["cpu"] - start) / rows, (theirs - start_bare) / rows
+    return {
+        "rows": rows,
+        "seconds": round(ours["summary"]["seconds"], 1),
+        "peak_mb": round(peak, 1),
+        "growth": round(peak / early, 3),
+        "resume_s": None if resumed["first_sent"] is None else round(resumed["first_sent"], 2),
+        "cpu_us": round(each * 1e6),
+        "cpu_us_bare": round(each_bare * 1e6),
+        "bare": round(each_bare / each, 3),
+    }
+
+
+def real(kind: str) -> dict[str, Any]:
+    """Measure a job of two minutes that one limit binds: the least time the limits allow, by the time it took."""
+    with tempfile.TemporaryDirectory() as name, mock("--tier", "tier-1", "--latency", "0.3") as url:
+        place = Path(name)
+        if kind == "RPM":
+            rows, size, limit, each = 1500, 200, 500, 1
+            write(place / "r.jsonl", rows, size)
+        else:
+            rows, size, limit = 240, 10_000, 200_000
+            write(place / "r.jsonl", rows, size)
+        done = run(url, place, "o.jsonl", "--tier", "tier-1")
+        with urlopen(url.removesuffix("/v1") + "/_mock/stats") as reply:  # noqa: S310 - our own mock
+            tokens = json.load(reply)["tokens"]
+    need = rows * each if kind == "RPM" else tokens
+    least = (need - limit) / limit * 60
+    seconds = done["summary"]["seconds"]
+    return {
+        "rows": rows,
+        "least_s": round(least, 2),
+        "seconds": round(seconds, 2),
+        "refused": done["summary"]["refused"],
+        "fluid": round(least / seconds, 4),
+    }
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rows", type=int, default=20_000)
+    options.add_argument("--real", action="store_true", help="also the two jobs of two minutes")
+    options.add_argument("--out", type=Path)
+    given = options.parse_args()
+    found: dict[str, Any] = {
+        "command": "python " + " ".join(sys.argv),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("aiohttp", "msgspec")}},
+        "targets": TARGETS,
+        "job": plain(given.rows),
+    }
+    missed = [
+        name
+        for name in ("peak_mb", "growth", "resume_s", "bare")
+        if (found["job"][name] < TARGETS[name] if name == "bare" else (found["job"][name] or 0) > TARGETS[name])
+    ]
+    if given.real:
+        for kind in ("RPM", "TPM"):
+            found[kind] = real(kind)
+            if found[kind]["fluid"] < TARGETS["fluid"]:
+                missed.append(f"fluid, {kind}")
+    found["missed"] = missed
+    text = json.dumps(found, indent=2)
+    print(text)
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(text + "\n", encoding="utf-8")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

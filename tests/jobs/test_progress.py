@@ -1,0 +1,133 @@
+"""What is shown of a run: lines in a pipe, a panel on a terminal, a summary, and a page."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+from dataclasses import replace
+
+from jobbing import Place, ask, batch_line
+from rich.console import Console
+
+from ratelimit.jobs.budget import Options
+from ratelimit.jobs.job import Watcher
+from ratelimit.jobs.progress import LivePanel, PlainLines, panel
+from ratelimit.jobs.report import page, plot
+from ratelimit.jobs.runner import Runner
+from ratelimit.jobs.summary import duration
+from ratelimit.jobs.tally import Point, Tally
+from ratelimit.limits.tiers import load
+from ratelimit.testing.mock import MockServer
+from ratelimit.wire.client import Client
+
+
+class Look(Watcher):
+    """Takes the panel as a terminal would show it, once."""
+
+    def __init__(self, after: float) -> None:
+        self.after = after
+        self.shown = ""
+
+    async def watch(self, runner: Runner, client: Client) -> None:
+        await asyncio.sleep(self.after)
+        console = Console(file=io.StringIO(), width=110, force_terminal=True, color_system=None)
+        with console.capture() as captured:
+            console.print(panel(runner, client, 1.5))
+        self.shown = captured.get()
+
+
+async def test_lines_for_a_pipe(place: Place) -> None:
+    said: list[str] = []
+    place.write(batch_line(f"row-{number}") for number in range(40))
+    async with MockServer(tier="tier-1", echo=True, latency="1") as mock:
+        await place.run(mock, Options(concurrency=2), watcher=PlainLines(said.append))
+    assert len(said) == 2
+    found = re.fullmatch(
+        r"(\d+) answered, 0 failed, (\d+) left, (\d+) a minute, limited by nothing of ours, 2 in flight, 0 retries, "
+        r"0 refused, \$0\.000\d, [\d.]+ s to go",
+        said[0],
+    )
+    assert found
+    answered, left, rate = map(int, found.groups())
+    assert answered + left == 40
+    assert rate == answered * 6
+
+
+async def test_a_panel_for_a_terminal(place: Place) -> None:
+    place.write(batch_line(f"row-{number}") for number in range(90))
+    look = Look(20)
+    async with MockServer(tier="tier-1", echo=True, rpm=60) as mock:
+        await place.run(mock, watcher=look, rpm=60)
+    lines = look.shown.splitlines()
+    assert lines[0].startswith("╭─ limited by RPM ─")
+    text = look.shown
+    assert re.search(r"7\d of 90 answered", text)
+    assert re.search(r"1\d left", text)
+    assert re.search(r"gpt-4o-mini +RPM +━", text)
+    assert re.search(r"100%  of 60", text)
+    assert all(len(line) == 110 for line in lines)
+
+
+async def test_a_terminal_is_left_as_it_was(place: Place) -> None:
+    place.write(batch_line(f"row-{number}") for number in range(20))
+    screen = io.StringIO()
+    console = Console(file=screen, width=100, force_terminal=True)
+    async with MockServer(tier="tier-1", echo=True, latency="1") as mock:
+        await place.run(mock, Options(concurrency=2), watcher=LivePanel(console))
+    assert "in flight" in screen.getvalue()
+    assert screen.getvalue().endswith("\x1b[2K")  # what was drawn is wiped
+
+
+async def test_a_page_about_a_run_fetches_nothing_and_escapes_everything(place: Place) -> None:
+    place.write(
+        [batch_line("a"), batch_line("b"), *(batch_line(f"f{n}", ask("hi") | {"messages": []}) for n in range(3))]
+    )
+    report = place.path / "report.html"
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        summary = await place.run(mock, report=report)
+    text = report.read_text(encoding="utf-8")
+    assert place.said == [f"report   {report}"]
+    assert not re.search(r"(?:src|href)\s*=|url\(|@import|<script", text)
+    assert "http" not in text.replace("http-equiv", "")
+    assert text.count("<svg") == 3
+    assert "<dt>answered</dt><dd>2</dd>" in text
+    assert "<td class='n'>3</td>" in text
+    assert summary.failed == 3
+
+
+def test_a_plot_shows_the_cap_where_it_is_in_sight() -> None:
+    points = [Point(float(n)) for n in range(4)]
+    near = plot(points, [("red", [1.0, 2.0, 3.0, 4.0])], 1.0, cap=5.0)
+    far = plot(points, [("red", [1.0, 2.0, 3.0, 4.0])], 1.0, cap=500.0)
+    assert "the limit, 5" in near
+    assert "the limit" not in far
+    assert near.count("<polyline") == 1
+    assert plot([], [("red", [])], 1.0) == "<p>Nothing was sent.</p>"
+
+
+async def test_what_comes_from_elsewhere_is_escaped(place: Place) -> None:
+    place.write([batch_line("a")])
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        summary = await place.run(mock)
+    nasty = replace(summary, stopped="<script>alert(1)</script>", failures={"<b>": 2})
+    text = page(nasty, Tally(load()))
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_durations_as_people_say_them() -> None:
+    said = [duration(seconds) for seconds in (0, 0.04, 59.94, 59.96, 60, 3599.6, 3600, 86_399, 86_400, 180_000)]
+    assert said == [
+        "0.0 s",
+        "0.0 s",
+        "59.9 s",
+        "1 min 00 s",
+        "1 min 00 s",
+        "1 h 00 min",
+        "1 h 00 min",
+        "23 h 59 min",
+        "1 d 0 h",
+        "2 d 2 h",
+    ]
