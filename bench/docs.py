@@ -17,6 +17,7 @@ from bench import tables
 from bench.record import RESULTS, Record
 
 ROOT = Path(__file__).parents[1]
+_COMMANDS = {"caps-virtual": "caps --virtual", "caps-real": "caps --real"}
 _BLOCK = re.compile(r"(<!-- bench(?::([\w-]+))? -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 
@@ -34,7 +35,7 @@ def block(name: str | None, found: Mapping[str, Record]) -> str:
     if name not in tables.TABLES:
         raise ValueError(f"no table is called {name!r}; choose one of caps-other, {', '.join(tables.TABLES)}")
     if name not in found:
-        return f"No run is kept; `python -m bench {name}` makes one."
+        return f"No run is kept; `python -m bench {_COMMANDS.get(name, name)}` makes one."
     return tables.TABLES[name](found[name])
 
 

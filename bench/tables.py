@@ -104,7 +104,7 @@ def peers(record: Record) -> str:
         "CPU s per 1,000",
         "peak RSS, MB",
     )
-    parts = []
+    parts = ["![Fluid bound over wall time, by scenario](plots/peers.svg)"]
     for name in dict.fromkeys(row["scenario"] for row in record.rows):
         rows = [row for row in record.rows if row["scenario"] == name]
         rows.sort(key=lambda row: (row["peer"] != "ratelimit", -row["bound_to_wall"]))
@@ -168,6 +168,7 @@ def scale(record: Record) -> str:
     """Return how cost grows, a table for each thing that does."""
     parts = []
     for what in dict.fromkeys(row["what"] for row in record.rows):
+        parts.append(f"![Cost by {what}](plots/scale-{what}.svg)")
         rows = [row for row in record.rows if row["what"] == what]
         names = [name for name in rows[0] if name not in {"what", "passed"}]
         parts.append(
