@@ -28,12 +28,12 @@ CELLS = [
     for name, model, tier, minutes in (
         ("gpt-4o-mini", "gpt-4o-mini", "free", 10),
         ("gpt-4o-mini", "gpt-4o-mini", "tier-1", 10),
-        ("gpt-4o-mini", "gpt-4o-mini", "tier-2", 2),
+        ("gpt-4o-mini", "gpt-4o-mini", "tier-2", 1.25),
         ("o4-mini", "o4-mini", "tier-1", 10),
-        ("o4-mini", "o4-mini", "tier-2", 10),
-        ("gpt-4o-mini and o4-mini", "o4-mini", "tier-3", 2),
+        ("o4-mini", "o4-mini", "tier-2", 5),
+        ("gpt-4o-mini and o4-mini", "o4-mini", "tier-3", 1.25),
         ("gpt-4o-mini and o4-mini", "o4-mini", "tier-4", 1),
-        ("gpt-4o-mini and o4-mini", "o4-mini", "tier-5", 1),
+        ("gpt-4o-mini and o4-mini", "o4-mini", "tier-5", 0.75),
     )
 ]
 

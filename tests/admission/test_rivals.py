@@ -11,7 +11,7 @@ from ratelimit.admission.scheduler import Scheduler
 from ratelimit.limits.bucket import MINUTE, Limit
 
 RPM, TPM, PART = 600, 60_000, 0.4
-GONE, END = 600.0, 900.0
+GONE, END = 600.0, 840.0
 RIVALS = pytest.mark.parametrize("rival", [rival_steadily, rival_in_bursts], ids=["steady", "in bursts"])
 
 
