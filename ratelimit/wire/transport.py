@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -76,6 +77,19 @@ class Endpoint:
         if self.deployments:
             path = f"/deployments/{quote(request.model, safe='')}{path}"
         return URL(self.base_url.rstrip("/") + path).update_query(self.query)
+
+    def address(self, path: str, query: Mapping[str, str]) -> URL:
+        """Return where something other than a request to a model goes."""
+        return URL(f"{self.base_url.rstrip('/')}/{path.lstrip('/')}").update_query({**self.query, **query})
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A file to upload, and the fields that go with it; the file is closed once it was sent."""
+
+    fields: Mapping[str, str]
+    name: str
+    file: IO[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +177,41 @@ class Transport:
         finally:
             response.close()  # does nothing where the reply was read to its end
 
+    @asynccontextmanager
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        form: Form | None = None,
+    ) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
+        """Ask for something that no model answers; the reply's body comes in pieces, however many there are."""
+        if self._session is None:
+            raise RuntimeError("open the transport with `async with` before sending")
+        bounds = self._bounds
+        data: bytes | aiohttp.MultipartWriter | None = body
+        headers = dict(self._headers)
+        if form:
+            parts = aiohttp.FormData(form.fields)
+            parts.add_field("file", form.file, filename=form.name, content_type="application/jsonl")
+            if not isinstance(writer := parts(), aiohttp.MultipartWriter):
+                raise AssertionError("a form with a file is multipart")
+            data, headers["Content-Type"] = writer, writer.content_type
+        url = self._endpoint.address(path, query or {})
+        with _Translated(self._host):
+            async with asyncio.timeout(bounds.connect + bounds.first_byte):
+                response = self._unredirected(
+                    await self._session.request(
+                        method, url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
+                    )
+                )
+        try:
+            yield Reply(response.status, response.headers, b""), self._pieces(response, endless=True)
+        finally:
+            response.close()
+
     async def _open(self, request: Request) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("open the transport with `async with` before sending")
@@ -173,9 +222,11 @@ class Transport:
             url = self._urls[key] = self._endpoint.url(request)
         body = request.body
         data = body if len(body) <= _LARGE else io.BytesIO(body)
-        response = await self._session.post(
-            url, data=data, headers=self._headers, allow_redirects=False, proxy=self._proxy
+        return self._unredirected(
+            await self._session.post(url, data=data, headers=self._headers, allow_redirects=False, proxy=self._proxy)
         )
+
+    def _unredirected(self, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
         if 300 <= response.status < 400:
             response.close()
             raise RequestFailed(
@@ -186,11 +237,11 @@ class Transport:
             )
         return response
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _pieces(self, response: aiohttp.ClientResponse, *, endless: bool = False) -> AsyncIterator[bytes]:
         bounds = self._bounds
         clock = asyncio.get_running_loop().time
-        end = clock() + bounds.reply
-        left = bounds.body
+        end = math.inf if endless else clock() + bounds.reply
+        left = math.inf if endless else bounds.body
         while not response.content.at_eof():
             with _Translated(self._host):
                 async with asyncio.timeout_at(min(clock() + bounds.between_bytes, end)):
