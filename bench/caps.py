@@ -29,6 +29,7 @@ from ratelimit.testing.mock.charges import Profile
 
 LEAST = 0.995
 QUICK = {"free", "tier-1", "tier-2"}
+SMALL = 1000  # RPM: up to this, for quick runs and for services that count or charge otherwise
 _CHAT_MODEL = "gpt-4.1"  # its window takes whatever a tier allows
 _COLUMNS = ("model", "tier", "bound", "cap", "achieved", "utilisation", "refused", "wait_p50", "wait_p99", "passed")
 _FIT = {"RPM": ("requests", MINUTE), "TPM": ("tokens", MINUTE), "RPD": ("requests", DAY)}
@@ -74,12 +75,14 @@ def alike(found: Iterable[Cell], *, apart: bool) -> list[list[Cell]]:
 
 def virtual(options: argparse.Namespace) -> Record:
     """Play every cell on a virtual clock."""
+    small = options.quick or options.charge or options.enforce != "bucket"
     chosen = [
         cell
         for cell in every_cell()
         if (not options.tier or cell.tier in options.tier)
         and (not options.model or cell.model.name in options.model)
-        and not (options.quick and (cell.tier not in QUICK or (cell.amount("RPM") or 0) > 1000))
+        and not (options.quick and cell.tier not in QUICK)
+        and not (small and (cell.amount("RPM") or 0) > SMALL)
         and not (options.charge and "chat" not in " ".join(cell.model.endpoints))
     ]
     groups = alike(chosen, apart=options.every)
@@ -107,7 +110,7 @@ def virtual(options: argparse.Namespace) -> Record:
         rows=rows,
         targets={"utilisation": LEAST, "refused": 0}
         if options.enforce == "bucket"
-        else {"refused after the first minute": 0},
+        else {"refused in the second half": 0},
         passed=bool(rows) and all(row["passed"] for row in rows),
         command=command(options),
         seed=options.seed,

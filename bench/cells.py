@@ -62,15 +62,20 @@ class Ask:
 Asks = Callable[[Scheduler], Callable[[], Ask]]
 
 
-def sizes(limits: Mapping[tuple[str, float], float], bound: str, rng: random.Random) -> Callable[[], float] | None:
+def sizes(
+    limits: Mapping[tuple[str, float], float], bound: str, rng: random.Random, enforce: str
+) -> Callable[[], float] | None:
     """Return what draws the tokens of a request, or None where this limit cannot be the one that binds."""
     rpm, tpm = limits.get(("requests", MINUTE)), limits.get(("tokens", MINUTE))
+    part = 60 if enforce == "quantised" else 10  # what is more than a second's part never passes there
+    if rpm and enforce == "quantised" and rpm < part:
+        return None
     if bound != "TPM":
         each = max(tpm / rpm / _SPARE, 1.0) if tpm and rpm else 1.0
         return lambda: each
-    if not rpm or not tpm or tpm / rpm * _SPARE > tpm / 20:
+    if not rpm or not tpm or tpm / rpm * _SPARE > tpm / part / 2:
         return None  # a single request would be a large part of the minute
-    mean, most = tpm / rpm * _SPARE, tpm / 10
+    mean, most = tpm / rpm * _SPARE, tpm / part
     # Lognormal sizes whose mean is what is wanted: exp(mu + sigma^2 / 2).
     return lambda: min(rng.lognormvariate(0.0, 0.8) * mean / 1.377, most)
 
@@ -152,7 +157,7 @@ async def fill(scheduler: Scheduler, service: Service, network: Network, asks: A
 def play(limits: Sequence[Limit], bound: str, setting: Setting, model: Model | None = None) -> dict[str, Any] | None:
     """Return how one cell went, or None where the workload cannot be made for it."""
     amounts = {(limit.unit, limit.window): limit.amount for limit in limits}
-    draw = sizes(amounts, bound, random.Random(setting.seed))
+    draw = sizes(amounts, bound, random.Random(setting.seed), setting.enforce)
     if draw is None:
         return None
     asks = estimated(draw, model, setting.charge) if setting.charge and model else exactly(draw)
@@ -178,7 +183,7 @@ def play(limits: Sequence[Limit], bound: str, setting: Setting, model: Model | N
         "utilisation": round(used / span * window / cap, 5),
         "admitted": len(service.admitted),
         "refused": len(service.refused),
-        "refused_late": service.refusals(setting.opening),
+        "refused_late": service.refusals(setting.horizon / 2),
         "wait_p50": round(late[len(late) // 2], 2),
         "wait_p99": round(late[int(len(late) * 0.99)], 2),
         "seconds": round(perf_counter() - start, 1),

@@ -60,7 +60,7 @@ def caps_virtual(record: Record) -> str:
 
 def caps_other(results: Results) -> str:
     """Return how the other ways of counting and charging went, one line each."""
-    heads = ("Service", "cells", "lowest use of the cap", "429s in the first minute", "429s after it", "verdict")
+    heads = ("Service", "cells", "lowest use of the cap", "429s in the first half", "in the second", "verdict")
     lines = []
     for name, record in sorted(results.items()):
         rows = record.rows

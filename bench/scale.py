@@ -1,0 +1,182 @@
+"""How the cost of a request grows with how many there are, how many wait, and over how many lanes they are spread.
+
+`requests` go through the whole client to a mock server in another process that limits nothing; `waiters` stand in one
+lane, on a virtual clock, while a thousand others are admitted ahead of them; `lanes` share as many admissions. Each
+point is a process of its own, so that its peak memory is its own.
+
+    python -m bench scale [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import ratelimit
+from bench.record import RESULTS, Progress, Record, machine, table, versions
+from bench.server import serving
+from ratelimit.limits.bucket import MINUTE, Limit
+from ratelimit.testing.clock import run
+
+POINTS: dict[str, tuple[int, ...]] = {
+    "requests": (1_000, 3_000, 10_000, 30_000, 100_000),
+    "waiters": (10, 100, 1_000, 10_000, 100_000),
+    "lanes": (1, 3, 10, 30, 100),
+}
+QUICK: dict[str, tuple[int, ...]] = {"requests": (1_000, 3_000), "waiters": (10, 1_000), "lanes": (1, 10)}
+MOST_GROWTH = 2.0  # of the time per request, from the fewest to the most: a heap's logarithm stays below
+_ADMISSIONS = 5_000
+_MANY = 10**9
+
+
+def peak_mb() -> float:
+    """Return the most memory this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def requests(many: int) -> dict[str, Any]:
+    """Send so many through the client."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "abc " * 50}], "max_tokens": 16}
+    options = ["--tier", "tier-5", "--model", "gpt-4o-mini", "--rpm", str(_MANY), "--tpm", str(_MANY)]
+    with serving(options) as mock:
+        client = ratelimit.open(
+            base_url=mock.base_url, api_key="sk-bench", tier="tier-5", rpm=_MANY, tpm=_MANY, concurrency=64
+        )
+        async with client:
+            async for result in client.map(body for _ in range(200)):  # warmed up
+                result.unwrap()
+            start = time.process_time()
+            async for result in client.map(body for _ in range(many)):
+                result.unwrap()
+            spent = time.process_time() - start
+    return {"requests": many, "us_per_request": round(spent / many * 1e6, 1), "rss_mb": round(peak_mb(), 1)}
+
+
+async def admissions(lanes: int, waiters: int) -> tuple[float, float]:
+    """Return the processor time to join the lanes and to be admitted, a request, with so many waiting throughout."""
+    names = [f"lane-{number}" for number in range(lanes)]
+    limit = Limit("requests", 60_000, MINUTE)
+    scheduler = ratelimit.Scheduler({name: [limit] for name in names}, concurrency=_MANY, slack=0.0)
+    for name in names:  # the first request of a lane goes alone
+        async with scheduler.reserve(name) as turn:
+            turn.used()
+    admitted, done, tasks = 0, asyncio.Event(), set[asyncio.Task[None]]()
+
+    def join(number: int) -> None:
+        task = asyncio.get_running_loop().create_task(one(number))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def one(number: int) -> None:
+        nonlocal admitted
+        async with scheduler.reserve(names[number % lanes], priority=1.0) as turn:
+            turn.used()
+        admitted += 1
+        join(number)
+        if admitted == _ADMISSIONS:
+            done.set()
+
+    start = time.process_time()
+    for number in range(waiters):
+        join(number)
+    await asyncio.sleep(0)
+    joined = time.process_time()
+    await done.wait()
+    end = time.process_time()
+    for task in tasks:
+        task.cancel()
+    return (joined - start) / waiters * 1e6, (end - joined) / _ADMISSIONS * 1e6
+
+
+async def waiters(many: int) -> dict[str, Any]:
+    """Admit while so many wait."""
+    before = peak_mb()
+    joining, admitting = await admissions(1, many)
+    return {
+        "waiters": many,
+        "us_per_admission": round(admitting, 1),
+        "us_to_join": round(joining, 1),
+        "kb_per_waiter": round((peak_mb() - before) * 1024 / many, 2) if many >= 10_000 else None,
+    }
+
+
+async def lanes(many: int) -> dict[str, Any]:
+    """Admit over so many lanes, with a thousand waiting in all."""
+    _, admitting = await admissions(many, 1_000)
+    return {"lanes": many, "us_per_admission": round(admitting, 1), "rss_mb": round(peak_mb(), 1)}
+
+
+WAYS: dict[str, Callable[[int], Awaitable[dict[str, Any]]]] = {"requests": requests, "waiters": waiters, "lanes": lanes}
+
+
+def point(what: str, many: int) -> dict[str, Any]:
+    """Measure one point in a process of its own."""
+    command = [sys.executable, "-m", "bench", "scale", "--point", what, str(many)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    found: dict[str, Any] = json.loads(done.stdout)
+    return {"what": what, **found}
+
+
+def growth(rows: list[dict[str, Any]]) -> float:
+    """Return by what factor the time of one grew from the fewest to the most."""
+    key = "us_per_request" if rows[0]["what"] == "requests" else "us_per_admission"
+    return float(rows[-1][key] / rows[0][key])
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, keep, and judge."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="two points each")
+    parser.add_argument("--million", action="store_true", help="a million requests, too: some ten minutes")
+    parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    if options.point:
+        what, many = options.point[0], int(options.point[1])
+        way = WAYS[what](many)
+        found = asyncio.run(_awaited(way)) if what == "requests" else run(_awaited(way))
+        sys.stdout.write(json.dumps(found))
+        sys.stdout.flush()
+        os._exit(0)  # a hundred thousand cancelled waiters need not be taken down one by one
+    points = {name: (*many, 10**6) if options.million and name == "requests" else many for name, many in POINTS.items()}
+    points = dict(QUICK) if options.quick else points
+    progress, rows, grown = Progress(sum(map(len, points.values()))), list[dict[str, Any]](), {}
+    for what, numbers in points.items():
+        mine = []
+        for many in numbers:
+            mine.append(point(what, many))
+            progress.say(f"{what} {many:,}")
+        rows += mine
+        grown[what] = round(growth(mine), 2)
+    record = Record(
+        bench="scale",
+        rows=rows,
+        targets={"most growth": MOST_GROWTH},
+        passed=all(factor <= MOST_GROWTH for factor in grown.values()),
+        command="python -m bench scale" + (" --quick" if options.quick else "") + (" --million" * options.million),
+        notes=[f"time for each grew by {factor} with {what}" for what, factor in grown.items()],
+        machine=machine(),
+        versions=versions("aiohttp", "aiolimiter"),
+    )
+    record.write(options.out or (RESULTS / "quick" if options.quick else RESULTS) / "scale.json")
+    for what in points:
+        mine = [row for row in rows if row["what"] == what]
+        sys.stdout.write(table(mine, mine[0]) + f"\ngrew by {grown[what]}\n")
+    if not record.passed:
+        sys.stdout.write(f"the target is missed: {dict(record.targets)}\n")
+    return 0 if record.passed else 1
+
+
+async def _awaited(way: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    return await way
