@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
@@ -27,15 +27,33 @@ class Background:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._tasks: dict[Future[Any], asyncio.Task[Any]] = {}
         self._thread = threading.Thread(target=self.loop.run_forever, name="ratelimit", daemon=True)
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine there."""
+        """Start a coroutine there; the future is done when nothing of it runs any more, and `cancel` cancels it."""
         if self.loop.is_closed():
             work.close()
             raise RuntimeError("this is closed; open a new one")
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
+        future: Future[T] = Future()
+
+        def start() -> None:
+            task = self._tasks[future] = self.loop.create_task(work)
+            task.add_done_callback(lambda _: self._finish(future))
+
+        self.loop.call_soon_threadsafe(start)
+        return future
+
+    def _finish(self, future: Future[Any]) -> None:
+        task = self._tasks.pop(future)
+        if task.cancelled():
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        elif error := task.exception():
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there and return its result here."""
@@ -46,6 +64,19 @@ class Background:
             self.cancel((future,))
             raise
 
+    def cancel(self, futures: Iterable[Future[Any]]) -> None:
+        """Cancel what was submitted, and wait until it has ended."""
+        running = [future for future in futures if not future.done()]
+
+        def stop() -> None:
+            for future in running:
+                if task := self._tasks.get(future):
+                    task.cancel()
+
+        if running:
+            self.loop.call_soon_threadsafe(stop)
+            wait(running)
+
     def call(self, function: Callable[[], T]) -> T:
         """Call a function there and return its result here."""
 
@@ -53,11 +84,6 @@ class Background:
             return function()
 
         return self.run(called())
-
-    def cancel(self, futures: Iterable[Future[Any]]) -> None:
-        """Cancel what was submitted, and have its tasks told before anything that is submitted later."""
-        for future in futures:
-            future.cancel()
 
     def close(self) -> None:
         """Cancel what still runs, and end the thread."""

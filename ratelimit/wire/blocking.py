@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
@@ -92,8 +92,7 @@ class BlockingClient:
         try:
             stream = loop.run(opened.__aenter__())
         except BaseException:
-            with suppress(RuntimeError):  # it is just being closed by what interrupted it
-                loop.run(opened.__aexit__(None, None, None))
+            loop.run(opened.__aexit__(None, None, None))  # does nothing unless it was opened in that very moment
             raise
         try:
             yield _pieces(loop, aiter(stream))

@@ -137,8 +137,8 @@ def parse(raw: bytes) -> Any:
     """Return what JSON bytes mean; raises `RequestInvalid` for what is not JSON, NaN and Infinity included."""
     try:
         return _decode.decode(raw)
-    except UnicodeDecodeError as error:
-        raise RequestInvalid(f"the body is not UTF-8 at byte {error.start}", "save it as UTF-8") from None
+    except UnicodeDecodeError:
+        raise RequestInvalid(f"the body is not UTF-8 at byte {_not_utf8(raw)}", "save it as UTF-8") from None
     except RecursionError:
         raise RequestInvalid("the body is nested too deeply", "no request needs more than a few levels") from None
     except msgspec.DecodeError as error:
@@ -223,6 +223,15 @@ def _raw(body: Any) -> bytes:
     if isinstance(body, Mapping):
         return _encode(dict(body))
     raise RequestInvalid(f"the body is of type {type(body).__name__}", "give a dict, or JSON as bytes or text")
+
+
+def _not_utf8(raw: bytes) -> int:
+    """Return the first byte that is not UTF-8, counted from the start and not from that of its string."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
 
 
 def _encode(body: dict[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ for) and in the final event of a Responses stream.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from ratelimit.wire.messages import Trouble, Usage, trouble_of, usage_of
 
 _PRELUDE = {"response.created", "response.queued", "response.in_progress"}
 _LAST = {"response.completed", "response.incomplete", "response.failed", "error"}
+_FINISH = re.compile(rb'"finish_reason":\s*"')  # inside a text its quotes would be escaped
 _LONGEST = 16 * 1024 * 1024  # one event; a longer one is passed on unread
 
 _decode = msgspec.json.Decoder().decode
@@ -27,7 +29,7 @@ class Listener:
         self.trouble: Trouble | None = None
         self.usage: Usage | None = None
         self.begun = False  # it has said something that was asked for
-        self.ended = False  # it has said that nothing follows
+        self.ended = False  # it has said that nothing of substance follows
         self._rest = bytearray()
         self._searched = 0
         self._skipping = False
@@ -65,6 +67,8 @@ class Listener:
         if data == b"[DONE]":
             self.ended = self.begun = True
             return
+        if not self.ended and _FINISH.search(data):
+            self.ended = True
         if self.begun and b'"usage"' not in data and b'"error"' not in data:
             return
         try:

@@ -88,6 +88,8 @@ class Stream:
                 listener.feed(piece)
                 yield piece
             listener.finish()
+            if listener.begun and not (listener.ended or listener.trouble):
+                raise self._broken_off(NoAnswer("the stream stopped before its end"))
             self._end()
         except RateLimitError:
             self._sender.count.failed += 1
@@ -99,11 +101,14 @@ class Stream:
         except NoAnswer as failure:
             if self._listener.ended or self._listener.trouble:  # there was nothing left to say
                 return None
-            if self._turn.how is None:
-                self._turn.unknown()
-                with suppress(Again):
-                    self._sender.conclude(self._turn, judge_failure(failure))
-            raise NotAnswered(str(failure), sent=True) from None
+            raise self._broken_off(failure) from None
+
+    def _broken_off(self, failure: NoAnswer) -> NotAnswered:
+        if self._turn.how is None:
+            self._turn.unknown()
+            with suppress(Again):
+                self._sender.conclude(self._turn, judge_failure(failure))
+        return NotAnswered(str(failure), sent=True)
 
     def _end(self) -> None:
         """Settle by what the stream has said of itself; raises where it has failed."""

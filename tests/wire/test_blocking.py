@@ -1,0 +1,187 @@
+"""The client for threads: the same calls, from any number of them, leaving nothing behind when interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from typing import Any
+
+import pytest
+from wire_rig import MODEL, STREAM, Raw, after, ask, make, reply, then_close
+
+from ratelimit.admission.blocking import Background, BlockingScheduler
+from ratelimit.admission.scheduler import Scheduler
+from ratelimit.errors import AlreadySettled, QuotaExhausted, RequestInvalid
+from ratelimit.limits.bucket import MINUTE, Limit
+from ratelimit.testing.mock import MockServer
+from ratelimit.wire.blocking import BlockingClient
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+
+
+class Served:
+    """A server on a loop of its own, for clients that block."""
+
+    def __init__(self, server: MockServer | Raw) -> None:
+        self.background = Background()
+        self.server = server
+
+    def __enter__(self) -> str:
+        self.background.run(self.server.__aenter__())
+        return self.server.base_url if isinstance(self.server, MockServer) else self.server.url
+
+    def __exit__(self, *_: object) -> None:
+        self.background.run(self.server.__aexit__(None, None, None))
+        self.background.close()
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with Served(MockServer(rpm=6_000_000, tpm=600_000_000, rpd=60_000_000)) as found:
+        yield found
+
+
+def test_the_same_calls(url: str) -> None:
+    with BlockingClient(make(url)) as client:
+        assert client.send(ask()).status == 200
+        assert client.chat(MODEL, "hi", max_tokens=3).text
+        assert len(client.embed("text-embedding-3-small", ["a", "b"])) == 2
+        with client.stream(ask(stream=True)) as pieces:
+            assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
+        assert client.count.succeeded == 4
+        assert [lane.name for lane in client.snapshot()] == [MODEL, "text-embedding-3-small"]
+        assert repr(client).startswith(f"<BlockingClient <Scheduler {MODEL}: 0 waiting, 0 in flight")
+        with pytest.raises(RequestInvalid):
+            client.send({})
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_many_are_pulled_as_there_is_room_on_the_callers_thread(url: str, ordered: bool) -> None:
+    pulled = 0
+
+    def bodies() -> Iterator[dict[str, Any]]:
+        nonlocal pulled
+        for n in count():
+            assert threading.current_thread() is threading.main_thread()
+            pulled += 1
+            yield ask(f"{n}")
+
+    with BlockingClient(make(url)) as client:
+        results = client.map(bodies(), ordered=ordered, window=7)
+        indexes = []
+        for result in results:
+            result.unwrap()
+            indexes.append(result.index)
+            assert pulled <= len(indexes) + 7
+            if len(indexes) == 50:
+                break
+        results.close()  # type: ignore[attr-defined]  # a generator, promised as an iterator
+        if ordered:
+            assert indexes == list(range(50))
+        finite = [r.index for r in client.map(ask(f"{n}") for n in range(30))]
+        assert sorted(finite) == list(range(30))
+        assert list(client.map([])) == []
+
+
+def test_what_stops_everything_is_raised() -> None:
+    empty = reply({"error": {"message": "?", "code": "insufficient_quota"}}, 429)
+    with Served(Raw(empty)) as url, BlockingClient(make(url)) as client, pytest.raises(QuotaExhausted):
+        list(client.map(ask(f"{n}") for n in range(100)))
+
+
+def test_a_failing_source_leaves_nothing_on_the_way() -> None:
+    def bodies() -> Iterator[dict[str, Any]]:
+        yield ask("a")
+        raise KeyboardInterrupt
+
+    with Served(Raw(after(60, reply()))) as url, BlockingClient(make(url)) as client:
+        with pytest.raises(KeyboardInterrupt):
+            list(client.map(bodies()))
+        assert [lane.in_flight for lane in client.snapshot()] in ([], [0])
+
+
+def test_leaving_a_stream_early() -> None:
+    with (
+        Served(Raw(then_close(EVENTS + STREAM[:80], STREAM[80:], pause=60))) as url,
+        BlockingClient(make(url)) as client,
+    ):
+        with client.stream(ask(stream=True)) as pieces:
+            assert next(pieces) == STREAM[:80]
+        assert [lane.in_flight for lane in client.snapshot()] in ([], [0])
+
+
+def test_twenty_threads(url: str) -> None:
+    with BlockingClient(make(url)) as client, ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(lambda n: client.send(ask(f"{n}")).status, range(200)))
+        assert answers == [200] * 200
+        assert client.count.succeeded == 200
+
+
+def test_a_client_is_opened_before_it_sends_and_not_after_it_is_closed(url: str) -> None:
+    client = BlockingClient(make(url))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"^open the client with `with` before sending$"):
+            client.send(ask())
+        with client:
+            client.send(ask())
+        client.close()
+
+
+@pytest.mark.parametrize("moment", ["waiting", "granted"])
+def test_an_interrupted_thread_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    limits = [Limit("requests", 60, MINUTE)]
+    with BlockingScheduler(lambda: Scheduler({"m": limits}, slack=0, pace=100)) as scheduler:
+        loop = scheduler._background
+        if moment == "waiting":
+            with scheduler.reserve("m") as turn:
+                turn.used()
+            loop.call(lambda: scheduler._scheduler.lane("m").resize(0))
+        real = Background.run
+
+        def interrupted(self: Background, work: Coroutine[Any, Any, Any]) -> Any:
+            """Ctrl-C while a turn is waited for, or in the moment it has been granted."""
+            if getattr(work, "__name__", "") != "__aenter__":
+                return real(self, work)
+            future: Future[Any] = self.submit(work)
+            if moment == "granted":
+                future.result()
+            self.cancel([future])
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Background, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt), scheduler.reserve("m"):
+            pass
+        lane = loop.call(lambda: scheduler._scheduler.lane("m"))
+        assert (lane.waiting, lane.in_flight) == (0, 0)
+
+
+def test_turns_end_as_they_are_told() -> None:
+    ends: list[tuple[str, Callable[[Any], None]]] = [
+        ("used", lambda turn: turn.used(tokens=5)),
+        ("unsent", lambda turn: turn.unsent()),
+        ("refused", lambda turn: turn.refused()),
+        ("unknown", lambda turn: turn.unknown()),
+    ]
+    limits = [Limit("requests", 60_000, MINUTE), Limit("tokens", 60_000, MINUTE)]
+    for how, end in ends:
+        with BlockingScheduler(lambda: Scheduler({"m": limits})) as scheduler:
+            with scheduler.reserve("m", tokens=10) as turn:
+                end(turn)
+                assert turn._turn.how == how
+                with pytest.raises(AlreadySettled):
+                    turn.used()
+            with scheduler.reserve("m", tokens=10):
+                pass
+            assert [lane.in_flight for lane in scheduler.snapshot()] == [0]
+
+
+def test_a_closed_background_says_so() -> None:
+    background = Background()
+    background.close()
+    background.close()
+    with pytest.raises(RuntimeError, match=r"^this is closed; open a new one$"):
+        background.run(asyncio.sleep(0))
+    assert not any(thread.name == "ratelimit" for thread in threading.enumerate())
