@@ -138,6 +138,10 @@ class ConnectError(TransportError):
     """Likewise."""
 
 
+class ProxyError(TransportError):
+    """Likewise."""
+
+
 class Script:
     """A transport of both kinds that gives the next answer of a list, and the last one for ever."""
 

@@ -18,6 +18,7 @@ from sdk_stub import (
     AsyncHttp,
     ConnectError,
     Pieces,
+    ProxyError,
     ReadTimeout,
     Request,
     Response,
@@ -33,9 +34,9 @@ from sdk_stub import (
 
 from ratelimit import errors
 from ratelimit.openai import rate_limited
-from ratelimit.wire import sdk_desk
 from ratelimit.wire.sdk_exchange import at_once
 from ratelimit.wire.sdk_refusals import refuse
+from ratelimit.wire.sdk_requests import plain
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +132,12 @@ async def test_a_compressed_body_is_read_and_handed_on_as_it_came() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "ends"), [(ConnectError("nobody there"), ["unsent"] * 3), (ReadTimeout(""), ["unknown"] * 3)]
+    ("failure", "ends"),
+    [
+        (ConnectError("nobody there"), ["unsent"] * 3),
+        (ProxyError("refused"), ["unsent"] * 3),
+        (ReadTimeout(""), ["unknown"] * 3),
+    ],
 )
 async def test_failures_of_the_transport_are_retried_and_then_raised_as_they_are(
     failure: Exception, ends: list[str]
@@ -190,61 +196,11 @@ async def test_the_sdk_is_told_not_to_retry_what_no_retry_cures(reply: Response,
     assert response.headers.get("x-should-retry") == final
 
 
-async def test_a_stop_reaches_those_who_wait_with_the_same_key_only() -> None:
-    # Six a minute: of twenty, a few leave and the others wait.
-    watched = Watched(lambda: trouble(401), rpm=6)
-    loop = asyncio.get_running_loop()
-    replies = await asyncio.gather(*(watched.send() for _ in range(20)))
-    assert {reply.status_code for reply in replies} == {401}
-    assert loop.time() < 1
-    assert len(watched.script.seen) <= 6
-    sent = len(watched.script.seen)
-    assert (await watched.send()).headers["x-ratelimit-error"] == "JobStopped"
-    assert len(watched.script.seen) == sent
-    watched.script.answers = [answer()]
-    assert (await watched.send(key="two")).status_code == 200
-    await asyncio.sleep(sdk_desk.HALT)
-    assert (await watched.send()).status_code == 200
+def test_of_a_header_that_came_twice_the_first_counts() -> None:
+    class Twice:
+        raw = ((b"Retry-After", b"1"), (b"retry-after", b"2"))
 
-
-async def test_who_waits_to_retry_is_stopped_too() -> None:
-    watched = Watched(lambda: trouble(500), retries=5)
-    retrying = asyncio.create_task(watched.send())
-    await asyncio.sleep(0)
-    watched.script.answers = [trouble(401)]
-    assert (await watched.send()).status_code == 401
-    assert (await retrying).status_code == 401
-    assert len(watched.script.seen) == 2
-
-
-async def test_all_that_are_under_way_when_one_is_stopped_end_by_their_own_replies() -> None:
-    gate = asyncio.Event()
-    watched = Watched(answer())
-
-    async def slow(request: Any) -> Any:
-        watched.script.seen.append(request)
-        await gate.wait()
-        return trouble(401) if request.headers["authorization"] == "bad" else answer()
-
-    watched.script.handle_async_request = slow  # type: ignore[method-assign]  # this script waits
-    under_way = [asyncio.create_task(watched.send(key=key)) for key in ("bad", "good", "bad")]
-    await asyncio.sleep(1)
-    gate.set()
-    assert [(await each).status_code for each in under_way] == [401, 200, 401]
-
-
-async def test_a_desk_that_moves_sends_its_waiters_to_the_next() -> None:
-    watched = Watched(answer, rpm=6)
-    calls = [asyncio.create_task(watched.send()) for _ in range(8)]
-    await asyncio.sleep(20)
-    (old,) = watched.limiter._desks.values()
-    waiting = len(old._waiting)
-    assert waiting > 0
-    watched.limiter._loop = None  # as if the loop had changed
-    assert watched.limiter.desk(*watched.limiter._desks, asyncio.get_running_loop()) is not old
-    old.close()
-    assert {(await call).status_code for call in calls} == {200}
-    assert len(watched.script.seen) == 8
+    assert plain(Twice()) == {"retry-after": "1"}
 
 
 def test_threads_make_their_exchanges_themselves() -> None:

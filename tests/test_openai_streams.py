@@ -29,17 +29,45 @@ async def test_a_stream_is_handed_on_piece_by_piece() -> None:
     assert (watched.ends, body.closed) == (["used"], 2)
 
 
+TOLD = b'event: response.completed\ndata: {"response":{"usage":{"input_tokens":3,"output_tokens":4}}}\n\n'
+FAILED = b'data: {"error":{"message":"wrong","type":"invalid_request_error"}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
 @pytest.mark.parametrize(
-    ("first", "ends"),
-    [(DATA, ["unknown"]), (DATA + b"data: [DONE]\n\n", ["used"]), (LAST, ["used"])],
-    ids=["in the middle", "done", "usage"],
+    ("pieces", "ends"),
+    [
+        ([DATA], ["unknown"]),
+        ([DATA, DATA], ["unknown"]),
+        ([DATA + DONE], ["used"]),
+        ([DATA, DONE], ["used"]),
+        ([DATA, TOLD], ["used"]),
+        ([DATA, FAILED], ["unknown"]),
+    ],
 )
-async def test_a_stream_left_early_is_known_if_it_had_told_all(first: bytes, ends: list[str]) -> None:
-    watched = Watched(Response(200, stream=Pieces(first, b"more")))
+async def test_a_stream_left_early_is_known_if_it_had_told_all(pieces: list[bytes], ends: list[str]) -> None:
+    watched = Watched(Response(200, stream=Pieces(*pieces, b"more")))
     response = await watched.send(STREAM)
-    assert await anext(aiter(response.stream)) == first
+    stream = aiter(response.stream)
+    assert [await anext(stream) for _ in pieces] == pieces
     await response.stream.aclose()
     assert watched.ends == ends
+    (desk,) = watched.limiter._desks.values()
+    assert desk.sender.count.succeeded == (ends == ["used"])
+
+
+async def test_a_stream_left_early_still_teaches_what_its_headers_say() -> None:
+    told = {
+        "x-ratelimit-limit-requests": "6000",
+        "x-ratelimit-remaining-requests": "1000",
+        "x-ratelimit-reset-requests": "50s",
+    }
+    watched = Watched(Response(200, headers=told, stream=Pieces(DATA, DATA)))
+    response = await watched.send(STREAM)
+    await response.stream.aclose()
+    (desk,) = watched.limiter._desks.values()
+    (lane,) = desk.sender.gate.scheduler.snapshot()
+    assert lane.limits[0].level < 1001
 
 
 async def test_a_stream_nobody_wants_gives_its_slot_back() -> None:

@@ -142,7 +142,7 @@ class Exchange:
         told = Reply(response.status_code, plain(response.headers), b"")
         begun = False
         try:
-            if self._stream and 200 <= told.status < 300 and _is_readable(told):
+            if self._stream and 200 <= told.status < 300:
                 reply, begun = await self._begin(response, told)
             else:
                 reply = self._whole(response, told, await _rest(side, side.pieces(stream)))
@@ -153,7 +153,10 @@ class Exchange:
         return reply
 
     async def _begin(self, response: Any, told: Reply) -> tuple[Reply, bool]:
-        """Read a stream until it says something of substance; one that fails before that is read to its end."""
+        """Read a stream until it says something of substance; one that fails before that is read to its end.
+
+        So is one that somebody on the way has compressed, for it says nothing that could be understood.
+        """
         side, listener, held = self._side, Listener(), bytearray()
         pieces = side.pieces(response.stream)
         while not (listener.begun or listener.trouble) and (piece := await side.next(pieces)) is not None:
@@ -175,12 +178,7 @@ class Exchange:
 
     def keep(self, desk: Desk, turn: GateTurn) -> None:
         """Let the stream of the response end this turn."""
-        stream = self.response.stream
-        if isinstance(stream, Tap):
-            stream.keep(desk, turn)
-        else:  # compressed by somebody on the way: it has come whole, and nobody has listened
-            told = Reply(200, plain(self.response.headers), b"")
-            desk.post(lambda: desk.ended(turn, told, Listener()))
+        self.response.stream.keep(desk, turn)
 
 
 class Tap:

@@ -7,6 +7,7 @@ import copy
 import gc
 import importlib
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -112,9 +113,13 @@ async def test_azure_deployments_are_limited_by_their_own_names(openai: Any, htt
 
 
 async def test_closing_either_closes_both_and_dropping_the_original_closes_none(openai: Any, mock: MockServer) -> None:
-    client = rate_limited(openai.AsyncOpenAI(base_url=mock.base_url, api_key="sk-test"), table=table())
+    bare = openai.AsyncOpenAI(base_url=mock.base_url, api_key="sk-test")
+    http = weakref.ref(bare._client)  # it closes when it is garbage, and the transport with it
+    client = rate_limited(bare, table=table())
+    del bare
     gc.collect()
     await asyncio.sleep(0.1)
+    assert http() is not None
     assert (await client.chat.completions.create(**HELLO)).choices
     assert (await copy.copy(client).chat.completions.create(**HELLO)).choices
     await client.close()
@@ -155,7 +160,9 @@ def _for_many_loops(openai: Any, http: Any, served: tuple[MockServer, Background
 def test_a_loop_that_has_ended_leaves_its_line_to_the_next(
     openai: Any, http: Any, served: tuple[MockServer, Background]
 ) -> None:
+    server, background = served
     client = _for_many_loops(openai, http, served)
+    background.call(lambda: server.fault("no_headers"))  # which would tell what was spent
 
     async def five() -> None:
         await asyncio.gather(*(client.chat.completions.create(**HELLO) for _ in range(5)))
