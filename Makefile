@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: test demo lint types suite sdk sdk-envs wheel bench bench-quick clean
+.PHONY: test demo soak lint types suite sdk sdk-envs wheel bench bench-quick clean
 
 test: lint types suite sdk wheel
 
@@ -52,6 +52,10 @@ wheel: $(VENV)/ready
 	here="$$PWD" && out="$$(mktemp -d)" && trap 'rm -rf "$$out"' EXIT && \
 	cp -r tests docs bench examples config README.md CHANGELOG.md Makefile pyproject.toml "$$out" && cd "$$out" && \
 	"$$here/.venv-wheel/bin/python" -m pytest -q
+
+# Kills a job two hundred times over; some five minutes.
+soak: $(VENV)/ready
+	$(BIN)/python tests/jobs/kill_soak.py
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ratelimit.compose import make_client, make_table
-from ratelimit.errors import OutputUnusable
+from ratelimit.errors import OutputUnusable, RateLimitError
 from ratelimit.jobs import report
 from ratelimit.jobs.budget import Options, Stopped
 from ratelimit.jobs.journal import Journal
@@ -41,9 +42,19 @@ class Watcher:
         """Show the run until cancelled."""
 
 
+class Stoppable(Protocol):
+    """A run that a signal can end."""
+
+    def stop(self, why: RateLimitError) -> None:
+        """End in order."""
+
+    def leave(self) -> None:
+        """End at once."""
+
+
 async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None = None) -> Summary:
     """Run a job to its end, or until something stops it."""
-    _check_places(job)
+    check_places(job)
     table = make_table(settings)
     async with AsyncExitStack() as opened:
         journal = opened.enter_context(Journal(job.output)) if job.output else None
@@ -65,7 +76,7 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
             retry_failed=job.retry_failed,
         )
         watching = asyncio.create_task((watcher or Watcher()).watch(runner, client))
-        with _signals(runner, say) as interrupted:
+        with signals(runner, say) as interrupted:
             try:
                 await runner.run()
             finally:
@@ -85,7 +96,7 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
         return summary
 
 
-def _check_places(job: Job) -> None:
+def check_places(job: Job) -> None:
     """Raise for what would be found out only after the work, or would harm the input."""
     job.source.check()
     taken = {Path(job.source.path).resolve(): "it is the input"} if job.source.path != "-" else {}
@@ -142,7 +153,7 @@ def _spent(journal: Journal) -> tuple[dict[str, dict[str, float]], float]:
 
 
 @contextmanager
-def _signals(runner: Runner, say: Say) -> Iterator[list[int]]:
+def signals(runner: Stoppable, say: Say) -> Iterator[list[int]]:
     """Let the first signal stop the run in order, and the second at once."""
     loop, seen = asyncio.get_running_loop(), list[int]()
 

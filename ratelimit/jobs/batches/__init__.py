@@ -1,0 +1,1 @@
+"""A job through the Batch API: half the price, limits of its own, the same files."""

@@ -1,0 +1,106 @@
+"""Fetches what a batch has answered and writes it where every result of a job is written.
+
+A file that ends in the middle of a line, or holds fewer lines than the batch counts, is fetched again. What is missing
+then is said, and the files are left where they are: somebody may want to look at them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO
+
+from ratelimit.errors import RequestFailed
+from ratelimit.jobs.batches import merging
+from ratelimit.jobs.batches.api import Api, Batch
+from ratelimit.jobs.batches.ledger import Enqueued
+from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.tally import Tally
+from ratelimit.limits.tiers import Table
+
+_WAITS = (5.0, 30.0, 120.0)  # seconds before a file is fetched again
+
+
+@dataclass(slots=True)
+class Collected:
+    """What has come of a batch."""
+
+    answered: int = 0
+    failures: list[tuple[int, bytes, str]] = field(default_factory=list)  # that may pass: key, record, code
+    whole: bool = True  # the files hold what the batch counts
+
+
+class Collector:
+    """Merges batches into the files of a job."""
+
+    def __init__(self, api: Api, journal: Journal, tally: Tally, table: Table, say: Callable[[str], None]) -> None:
+        self._api = api
+        self._journal = journal
+        self._tally = tally
+        self._table = table
+        self._say = say
+
+    async def collect(self, batch: Batch, about: Enqueued, *, now: float) -> Collected:
+        """Write down everything that a batch has answered, once, however often it is collected."""
+        keys, counts = set(about.keys), batch.counts
+        for wait in (*_WAITS, None):
+            lines, failures = 0, dict[int, tuple[bytes, str]]()
+            answered: set[int] = set()
+            for file in (batch.output_file_id, batch.error_file_id):
+                with tempfile.TemporaryFile() as content:
+                    if file and await self._fetch(file, batch, content):
+                        for line in content:
+                            outcome = merging.read(line)
+                            if outcome is None or outcome.key not in keys:
+                                continue
+                            lines += 1
+                            self._take(outcome, about, failures, answered, now)
+            whole = lines >= min(counts.completed + counts.failed, about.rows)
+            if whole or wait is None:
+                break
+            await asyncio.sleep(wait)
+        if not whole:
+            self._say(
+                f"batch {batch.id} counts {counts.completed + counts.failed:,} results, but its files hold {lines:,}; "
+                f"the files are left at the service, and what is missing is enqueued again"
+            )
+        pending = [(key, *failed) for key, failed in failures.items() if key not in self._journal.done]
+        return Collected(len(answered), pending, whole)
+
+    def _take(
+        self,
+        outcome: merging.Outcome,
+        about: Enqueued,
+        failures: dict[int, tuple[bytes, str]],
+        answered: set[int],
+        now: float,
+    ) -> None:
+        if outcome.kind == "again":
+            if not outcome.undone:
+                failures[outcome.key] = outcome.record, outcome.code
+            return
+        answered.add(outcome.key)
+        if not self._journal.done.add(outcome.key):
+            return
+        if outcome.reply:
+            self._journal.answered(outcome.record)
+            model = self._table.find(about.lane)
+            discount = (model.prices.batch_discount if model.prices else None) or 0.0
+            before = self._tally.cost
+            self._tally.answered(about.lane, outcome.reply, now, now)
+            self._tally.cost = before + (self._tally.cost - before) * (1 - discount)
+        else:
+            self._journal.gave_up(outcome.record)
+            self._tally.gave_up(outcome.code, now)
+
+    async def _fetch(self, file: str, batch: Batch, content: IO[bytes]) -> bool:
+        try:
+            await self._api.download(file, content)
+        except RequestFailed as error:
+            if error.status != 404:
+                raise
+            self._say(f"file {file} of batch {batch.id} is gone, and what it answered with it")
+            return False
+        return True

@@ -1,0 +1,171 @@
+"""What a job has had enqueued: a file of lines beside the results, written before the service is asked for anything.
+
+An intent, with the rows it is about, is on disk before a file is uploaded for it; the file's id before a batch is
+created from it; the batch's id as soon as there is one. So what a crash interrupts is found again: an intent without a
+file was never a batch; one with a file may be, and is looked for by its tag at the service.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from array import array
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from ratelimit.errors import OutputUnusable
+from ratelimit.jobs.lines import Lines
+
+
+class _Intent(msgspec.Struct, frozen=True):
+    lane: str
+    endpoint: str
+    tokens: int
+    rows: int
+    keys: str
+    at: float
+
+
+class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    job: str | None = None
+    tag: str | None = None
+    intent: _Intent | None = None
+    file: str | None = None
+    batch: str | None = None
+    ended: str | None = None
+    answered: int = 0
+    at: float = 0.0
+
+
+_entry = msgspec.json.Decoder(_Entry)
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True, eq=False)
+class Enqueued:
+    """One intent, and what has become of it."""
+
+    tag: str
+    lane: str
+    endpoint: str
+    tokens: int
+    rows: int
+    keys: array[int]  # of the rows, in the order of the file
+    at: float
+    file: str | None = None
+    batch: str | None = None
+    ended: str | None = None
+    answered: int = 0
+
+
+def ledger_path(output: Path) -> Path:
+    """Return where the ledger of a job is."""
+    return output.with_name(f"{output.name.removesuffix('.jsonl')}.batches.jsonl")
+
+
+class Ledger:
+    """The ledger of one job; whoever opens it holds the job's lock."""
+
+    def __init__(self, output: Path) -> None:
+        self._lines = Lines(ledger_path(output))
+        self.job = ""
+        self.created: list[float] = []  # when batches were, by the wall clock
+        self.all: dict[str, Enqueued] = {}
+        for number, line in self._lines.recover():
+            self._read(number, line)
+        if not self.job:
+            self.job = secrets.token_hex(8)
+            self._write(_Entry(job=self.job))
+
+    @property
+    def open(self) -> list[Enqueued]:
+        """Those of which something may still come."""
+        return [each for each in self.all.values() if each.ended is None]
+
+    def _read(self, number: int, line: bytes) -> None:
+        try:
+            entry = _apply(line, self.all)
+        except (ValueError, RecursionError):  # rows would be enqueued twice, so this is not passed over
+            raise OutputUnusable(
+                str(self._lines.path),
+                f"line {number} is damaged",
+                "cancel the job's batches at the vendor's site and move the file away, or repair that line, "
+                "then run again",
+            ) from None
+        self.job = entry.job or self.job
+        if entry.batch:
+            self.created.append(entry.at)
+
+    def intend(self, lane: str, endpoint: str, tokens: int, keys: Iterable[int]) -> Enqueued:
+        """Note that these rows are about to be enqueued."""
+        numbers = array("Q", keys)
+        packed = base64.b64encode(numbers.tobytes()).decode()
+        tag, at = str(len(self.all) + 1), time.time()
+        self._write(_Entry(tag=tag, intent=_Intent(lane, endpoint, tokens, len(numbers), packed, at)))
+        self.all[tag] = made = Enqueued(tag, lane, endpoint, tokens, len(numbers), numbers, at)
+        return made
+
+    def uploaded(self, about: Enqueued, file: str) -> None:
+        """Note the file that a batch is about to be created from."""
+        about.file = file
+        self._write(_Entry(tag=about.tag, file=file))
+
+    def began(self, about: Enqueued, batch: str) -> None:
+        """Note the batch."""
+        about.batch = batch
+        self.created.append(time.time())
+        self._write(_Entry(tag=about.tag, batch=batch, at=self.created[-1]))
+
+    def over(self, about: Enqueued, ended: str, answered: int = 0) -> None:
+        """Note that nothing more will come of it, and that what has come is on disk."""
+        about.ended, about.answered = ended, answered
+        self._write(_Entry(tag=about.tag, ended=ended, answered=answered))
+
+    def _write(self, entry: _Entry) -> None:
+        self._lines.append(_encode(entry))
+        self._lines.sync()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _apply(line: bytes, known: dict[str, Enqueued]) -> _Entry:
+    """Take in one line; raises ValueError for one that is damaged."""
+    entry = _entry.decode(line)
+    if entry.tag and (intent := entry.intent):
+        keys = array("Q", base64.b64decode(intent.keys))
+        known[entry.tag] = Enqueued(
+            entry.tag, intent.lane, intent.endpoint, intent.tokens, intent.rows, keys, intent.at
+        )
+    if about := known.get(entry.tag or ""):
+        about.file = entry.file or about.file
+        about.batch = entry.batch or about.batch
+        about.ended = entry.ended or about.ended
+        about.answered = entry.answered or about.answered
+    return entry
+
+
+def read(output: Path) -> list[Enqueued]:
+    """Return what a job has enqueued, without taking part in it."""
+    known: dict[str, Enqueued] = {}
+    try:
+        whole = ledger_path(output).read_bytes()
+    except OSError:
+        return []
+    for line in whole.split(b"\n")[:-1]:
+        with suppress(ValueError, RecursionError):
+            _apply(line, known)
+    return list(known.values())
