@@ -31,8 +31,12 @@ class BlockingClient:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._background: Background | None = None
+        self._opened = False
 
     def __enter__(self) -> Self:
+        if self._opened:
+            raise RuntimeError("a client is opened once; make a new one")
+        self._opened = True
         self._background = Background()
         try:
             self._loop.run(self._client.__aenter__())

@@ -122,12 +122,15 @@ def test_twenty_threads(url: str) -> None:
 
 def test_a_client_is_opened_before_it_sends_and_not_after_it_is_closed(url: str) -> None:
     client = BlockingClient(make(url))
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"^open the client with `with` before sending$"):
-            client.send(ask())
-        with client:
-            client.send(ask())
-        client.close()
+    with pytest.raises(RuntimeError, match=r"^open the client with `with` before sending$"):
+        client.send(ask())
+    with client:
+        client.send(ask())
+    client.close()
+    with pytest.raises(RuntimeError, match=r"^open the client with `with` before sending$"):
+        client.send(ask())
+    with pytest.raises(RuntimeError, match=r"^a client is opened once; make a new one$"), client:
+        pass
 
 
 @pytest.mark.parametrize("moment", ["waiting", "granted"])
