@@ -1,4 +1,4 @@
-"""async-batch-llm: its batch function with both limits in its configuration, as its page shows it."""
+"""async-batch-llm: its streaming batch function with both limits in its configuration, as its page shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IN_FLIGHT = 50
 
 
 async def run(job: Job) -> None:
-    """Send all prompts in one call."""
+    """Send all prompts at once, and take results as they come."""
     batch: Any = import_module("async_batch_llm")
     cap = job.bodies[0].get("max_tokens", 256)
     strategy = batch.llm(
@@ -25,11 +25,12 @@ async def run(job: Job) -> None:
         max_requests_per_minute=job.rpm,
         max_tokens_per_minute=job.tpm,
         token_estimator=batch.CharacterTokenEstimator(expected_output_tokens=cap),
-        retry=batch.RetryConfig(max_attempts=20),
+        quota_burst_seconds=60.0,  # as large a bucket as the service has
+        rate_limit=batch.RateLimitConfig(cooldown_seconds=1.0, slow_start_items=0),  # 300 s by default
+        retry=batch.RetryConfig(max_attempts=1000, max_rate_limit_retries=10_000),
     )
     prompts = [body["messages"][0]["content"] for body in job.bodies]
-    found = await batch.process_prompts(strategy, prompts, config=config)
-    for result in found.results:
+    async for result in batch.process_stream(strategy, prompts, config=config):
         if result.success:
             job.done()
         else:

@@ -26,7 +26,7 @@ async def run(job: Job) -> None:
     again: Any = tenacity.retry(
         retry=tenacity.retry_if_exception_type((Again, aiohttp.ClientError)),
         wait=tenacity.wait_random_exponential(multiplier=1, max=60),
-        stop=tenacity.stop_after_attempt(20),
+        stop=tenacity.stop_after_attempt(1000),
         reraise=True,
     )
 

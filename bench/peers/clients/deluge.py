@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.peers.clients.common import Job, play
 
-ATTEMPTS = 100
+ATTEMPTS = 10_000
 
 
 async def run(job: Job) -> None:

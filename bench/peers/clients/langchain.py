@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.peers.clients.common import Job, play, tokens
 
-RETRIES = 100
+RETRIES = 10_000
 IN_FLIGHT = 100
 
 

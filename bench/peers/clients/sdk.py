@@ -12,7 +12,7 @@ from typing import Any
 from bench.peers.clients.common import Job, play
 
 IN_FLIGHT = 50
-RETRIES = 100
+RETRIES = 10_000
 
 
 async def run(job: Job) -> None:
