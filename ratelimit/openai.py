@@ -11,6 +11,7 @@ The result is a client of the same class, which returns the same types and raise
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from ratelimit.errors import BadClient
 from ratelimit.limits.tiers import Table
 from ratelimit.settings import load_settings
 from ratelimit.wire.openai import limited, limiter_of
+from ratelimit.wire.retry import Policy
 from ratelimit.wire.sdk_desk import Limiter
 from ratelimit.wire.sender import Sender
 
@@ -64,8 +66,10 @@ def _maker(client: object, table: Table | None, observer: Observer | None, given
     if settings.origin("retry_attempts") == "the default":
         settings = replace(settings, retry_attempts=getattr(client, "max_retries", 0) + 1)
     known = table or make_table(settings)
+    # A job waits for an outage to end; here somebody waits for an answer, and each call fails after its attempts.
+    policy = Policy(attempts=settings.retry_attempts, longest_wait=settings.longest_wait, reserve=math.inf)
 
     def make(spent: Spent | None) -> Sender:
-        return make_sender(settings, known, observer=observer, spent=spent)
+        return Sender(make_sender(settings, known, observer=observer, spent=spent).gate, policy)
 
     return make

@@ -6,13 +6,15 @@ client: base URL, proxies, certificates, limits of connections, cookies, hooks, 
 aiohttp's. To make a new HTTP client with `transport=` loses all of these, proxies of the environment first; to
 change the given one in place would limit whoever else uses it. Tried on versions 1.109, 2.54 and 3.52 of the SDK.
 
-Copy and original share their connections, and closing either closes them. The SDK's own HTTP client closes when it is
-garbage, so the copy keeps the original alive.
+Copy and original share their connections, and closing either closes them. The SDK's own HTTP client also closes when it
+is garbage. So the copy keeps the original alive, and does not close when it is garbage itself: that is the original's
+to do, which may still be in use.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any, TypeVar
 
 from ratelimit.errors import BadClient
@@ -37,6 +39,7 @@ def limited(client: C, limiter: Limiter, *, priority: float = 0, deadline: float
         for pattern, transport in http._mounts.items()  # noqa: SLF001 - as above
     }
     http._original = original._client  # noqa: SLF001 - ours, to keep it alive
+    http.__class__ = _patient(http.__class__)
     made: C = original.copy(http_client=http, max_retries=0)
     return made
 
@@ -48,6 +51,12 @@ def limiter_of(client: object) -> Limiter | None:
         raise BadClient(_named(client), "is no client of the OpenAI SDK", "pass an AsyncOpenAI() or an OpenAI()")
     limiter = getattr(http._transport, "limiter", None)  # noqa: SLF001 - there is no public way to it
     return limiter if isinstance(limiter, Limiter) else None
+
+
+@cache
+def _patient(kind: type) -> type:
+    """Return a class of HTTP clients that does nothing when it is garbage."""
+    return type(kind.__name__, (kind,), {"__del__": lambda _: None}) if hasattr(kind, "__del__") else kind
 
 
 def _named(client: object) -> str:

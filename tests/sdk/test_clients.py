@@ -126,6 +126,17 @@ async def test_closing_either_closes_both_and_dropping_the_original_closes_none(
     assert client.is_closed()
 
 
+async def test_dropping_the_copy_disturbs_nobody(bare: Any, mock: MockServer) -> None:
+    mock.fail_next("hang", seconds=3)
+    under_way = asyncio.create_task(bare.chat.completions.create(**HELLO))
+    await asyncio.sleep(1)
+    rate_limited(bare, table=table())
+    gc.collect()
+    await asyncio.sleep(1)
+    assert (await under_way).choices
+    assert mock.stats.arrived == 1
+
+
 @pytest.mark.parametrize("settings", [{"table": table()}, {"tier": "tier-2"}, {"observer": print}])
 async def test_limits_are_set_once(client: Any, bare: Any, settings: Any) -> None:
     (name,) = settings

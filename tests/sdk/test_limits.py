@@ -41,6 +41,20 @@ async def test_failures_are_retried_as_often_as_the_given_client_would_have(
     assert mock.stats.arrived == 4
 
 
+async def test_an_outage_is_an_exception_for_each_and_no_end_of_waiting(
+    openai: Any, bare: Any, mock: MockServer
+) -> None:
+    client = rate_limited(bare.with_options(max_retries=1), table=table())
+    mock.fault("500")
+    outcomes = await asyncio.gather(
+        *(client.chat.completions.create(**HELLO) for _ in range(60)), return_exceptions=True
+    )
+    assert {type(outcome) for outcome in outcomes} == {openai.InternalServerError}
+    assert mock.stats.arrived == 120
+    mock.clear_faults()
+    assert (await client.chat.completions.create(**HELLO)).choices
+
+
 async def test_a_setting_comes_before_the_given_clients_retries(openai: Any, bare: Any, mock: MockServer) -> None:
     client = rate_limited(bare, table=table(), retry_attempts=1)
     mock.fault("500")
