@@ -3,8 +3,9 @@
     async with ratelimit.open(tier="tier-1") as client:
         reply = await client.chat("gpt-4o-mini", "Why is the sky blue?")
 
-`open` gives a client; `Scheduler` limits any async call of your own, `BlockingScheduler` any call at all; the drop-in
-for the official SDK is `ratelimit.openai.rate_limited`; `ratelimit.testing` has a virtual clock and a mock service.
+`open` gives a `Client`, and `BlockingClient` is its twin for threads; `Scheduler` limits any async call of your own,
+`BlockingScheduler` any call at all; the drop-in for the official SDK is `ratelimit.openai.rate_limited`;
+`ratelimit.testing` has a virtual clock and a mock service.
 
 Names are imported when they are first used, so that importing this package costs nothing.
 """
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
     from ratelimit.admission.turn import Turn
     from ratelimit.compose import open_client as open  # noqa: A004 - as in gzip.open: it is read with its module
     from ratelimit.errors import RateLimitError
-    from ratelimit.limits.bucket import Limit
+    from ratelimit.limits.bucket import DAY, MINUTE, Limit
+    from ratelimit.wire.blocking import BlockingClient
     from ratelimit.wire.client import Client, Result
     from ratelimit.wire.messages import Reply
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DAY",
+    "MINUTE",
+    "BlockingClient",
     "BlockingScheduler",
     "Client",
     "Limit",
@@ -39,6 +44,9 @@ __all__ = [
 ]
 
 _PLACES = {
+    "DAY": "ratelimit.limits.bucket:DAY",
+    "MINUTE": "ratelimit.limits.bucket:MINUTE",
+    "BlockingClient": "ratelimit.wire.blocking:BlockingClient",
     "BlockingScheduler": "ratelimit.admission.blocking:BlockingScheduler",
     "Client": "ratelimit.wire.client:Client",
     "Limit": "ratelimit.limits.bucket:Limit",
