@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 
 .PHONY: test demo soak lint types suite sdk sdk-envs wheel bench bench-quick clean
 
-test: lint types suite sdk wheel
+test: lint types suite bench-quick sdk wheel
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11")'
