@@ -30,6 +30,11 @@ def test_rows_of_a_csv(tmp_path: Path) -> None:
     assert second.id.startswith("line-4-")
 
 
+def test_a_header_that_takes_two_lines(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, "rows.csv", b'text,"a\nb"\nx,y\n')
+    assert (row.number, asked(row)) == (3, "Say x.")
+
+
 def test_rows_with_too_few_and_too_many_fields(tmp_path: Path) -> None:
     found = rows(tmp_path, "rows.csv", b"id,text\na\nb,x,y\nc,z\n")
     why = "the row has not as many fields as the header; give each row all columns"
