@@ -24,7 +24,7 @@ async def run(job: Job, settings: Settings, *, say: Say, keep_files: bool = Fals
 
     To cancel is to enqueue nothing, cancel what is enqueued, and keep what it has answered by then.
     """
-    output = _check(job, settings)
+    output = _check(job, settings, cancelling=cancelling)
     table = make_table(settings)
     async with AsyncExitStack() as opened:
         journal = opened.enter_context(Journal(output))
@@ -60,10 +60,12 @@ async def run(job: Job, settings: Settings, *, say: Say, keep_files: bool = Fals
         )
 
 
-def _check(job: Job, settings: Settings) -> Path:
+def _check(job: Job, settings: Settings, *, cancelling: bool) -> Path:
     """Raise for what the Batch API cannot be used with; returns the output."""
     if job.output is None:
         raise OutputUnusable("standard output", "batches are found again by files beside it", "name a file")
+    if cancelling:  # which reads no input
+        return job.output
     check_places(job)
     if not job.source.rereadable:
         raise OutputUnusable(

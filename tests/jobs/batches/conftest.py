@@ -11,4 +11,5 @@ from batching import Batching
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batching:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.fdatasync", lambda _: None)  # no power is cut here, and a thousand syncs take their time
     return Batching(tmp_path)
