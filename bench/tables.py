@@ -75,13 +75,24 @@ def caps_other(results: Results) -> str:
 
 def caps_real(record: Record) -> str:
     """Return a line for each cell."""
-    heads = ("Cell", "cap a minute", "achieved", "used of the cap", "429s", "CPU per request, µs", "load", "verdict")
+    heads = (
+        "Cell",
+        "cap a minute",
+        "achieved",
+        "used of the cap",
+        "of all there was",
+        "429s",
+        "CPU per request, µs",
+        "load",
+        "verdict",
+    )
     lines = [
         (
             row["cell"],
             row["cap"],
             row["achieved"],
             percent(row["utilisation"]),
+            percent(row["of_bound"]),
             row["refused"],
             row["cpu_us"],
             row["load_after"],
@@ -116,7 +127,7 @@ def peers(record: Record) -> str:
                 row["lost"],
                 row["unfinished"],
                 row["sent_twice"],
-                f"{row['cpu_ms_per_1000'] / 1000:.2f}",
+                f"{row['cpu_ms_per_1000'] / 1000:.2f}" if row["lost"] + row["unfinished"] < row["requests"] else None,
                 row["rss_mb"],
             )
             for row in rows
@@ -221,8 +232,8 @@ def compared(record: Record) -> Iterable[tuple[str, str]]:
         if mine and others:
             best = max(others, key=lambda row: row["bound_to_wall"])
             what = f"same job, same server: {mine['what']}"
-            ours = f"{mine['bound_to_wall']:.2f} of the ideal speed, {mine['refused_per_1000']:g} 429s per 1,000"
-            theirs = f"{best['peer']} {best['bound_to_wall']:.2f}, {best['refused_per_1000']:g}"
+            ours = f"{mine['bound_to_wall']:.2f} of the ideal speed, {shown(mine['refused_per_1000'])} 429s per 1,000"
+            theirs = f"{best['peer']} {best['bound_to_wall']:.2f}, {shown(best['refused_per_1000'])}"
             yield what, f"{ours} (best other: {theirs})"
 
 
