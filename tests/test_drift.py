@@ -250,6 +250,9 @@ def reading(limit: float | None, remaining: float | None, reset: float | None, *
         (reading(60, 70, None), 0),
         (reading(None, None, None), None),
         (reading(60, 60, 0.0), 0),
+        (reading(60, None, 60.0), 60.001),
+        (reading(60, None, 60.5), None),  # further away than the whole window
+        (reading(60, 50, 2_678_400.0), 10),
     ],
 )
 def test_what_a_reading_says_is_missing(said: Reading, missed: float | None) -> None:
@@ -266,6 +269,7 @@ def refusal(limit: float, used: float | None, requested: float, wait: float | No
         (Observed(refusal=refusal(60, 55, 10, 5.25)), None, 55.25),
         (Observed(refusal=refusal(60, 0, 10, 0.0)), None, 50),
         (Observed(refusal=refusal(60, None, 70, 1.0)), None, 0),
+        (Observed(refusal=refusal(60, 55, 10, 86_400.0)), None, 60),  # nothing is emptier than empty
         (Observed(refusal=refusal(60, 55, 10, None)), reading(60, 4, None), 56),
         (Observed(retry_after=5.0), reading(60, 4, None), 56),
         (Observed(retry_after=5.0), None, None),

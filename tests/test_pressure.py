@@ -291,6 +291,16 @@ def test_the_first_reading_counts_even_if_its_arithmetic_is_odd() -> None:
     assert lane.feedback.observe(lane.send(100), said, 100.0) == [Change("drift", "TPM", 0, 90)]
 
 
+def test_a_limit_that_this_very_request_would_not_have_fitted_into_is_not_believed() -> None:
+    lane = Lane()
+    below = Observed((Reading("tokens", 9, 0, None),))
+    assert lane.feedback.observe(lane.send(100), below, 100.0) == []
+    assert "retuned" not in {change.kind for change in lane.refused(lane.send(100), below, 100.0)}
+    assert lane.quota.buckets[0].limit == TPM
+    same = Observed((Reading("tokens", 10, None, None),))
+    assert Lane().feedback.observe(lane.send(110), same, 110.0) == [Change("retuned", "TPM", 600, 10)]
+
+
 def test_a_limit_met_on_the_way_has_its_own_pressure() -> None:
     lane = Lane()
     said = Observed((Reading("requests", 500, 499, 0.12),))

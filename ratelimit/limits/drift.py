@@ -25,6 +25,7 @@ from ratelimit.limits.headers import Observed, Reading
 from ratelimit.limits.quota import Hold, Quota
 
 _TRUNCATED = 0.001  # seconds; resets are cut to whole milliseconds
+_MOST_WINDOWS = 4  # of one unit; vendors count by up to three, and a server that names ever more is making them up
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ def match(quota: Quota, reading: Reading, now: float) -> tuple[Bucket | None, li
         return None, []
     # A cap of the user's own beside the published one is not what the server speaks of.
     if not (bucket := next((b for b in sorted(known, key=_is_own) if b.limit.window == window), None)):
+        if len(known) >= _MOST_WINDOWS:
+            return None, []
         limit = Limit(reading.unit, reading.limit, window, scope)
         return quota.add(limit, now), [Change("added", limit.name, 0, reading.limit)]
     before = bucket.limit
@@ -67,9 +70,12 @@ def _is_own(bucket: Bucket) -> bool:
 
 
 def missing(reading: Reading, limit: Limit) -> float | None:
-    """Return how much the server says is missing from its bucket: the most that the reading allows."""
+    """Return how much the server says is missing from its bucket: the most that the reading allows.
+
+    A reset further away than the whole window is about something else, or nothing.
+    """
     floored = None if reading.remaining is None else max(limit.amount - reading.remaining, 0)
-    if reading.reset is None or reading.is_linear(limit.window) is False:
+    if reading.reset is None or reading.reset > limit.window or reading.is_linear(limit.window) is False:
         return floored
     timed = (reading.reset + _TRUNCATED) * limit.rate
     return timed if floored is None else min(floored, timed)
@@ -80,7 +86,8 @@ def refused_missing(observed: Observed, reading: Reading | None, bucket: Bucket)
     if (refusal := observed.refusal) and refusal.wait is not None:
         # The wait is printed to the millisecond, the counters are whole numbers: it is the finer of the two. What the
         # server meant to charge is in the message too, and need not be what was estimated.
-        return max(bucket.limit.amount - refusal.requested + refusal.wait * bucket.limit.rate, 0)
+        short = bucket.limit.amount - refusal.requested + refusal.wait * bucket.limit.rate
+        return min(max(short, 0), bucket.limit.amount)  # no wait makes a bucket emptier than empty
     return missing(reading, bucket.limit) if reading is not None else None
 
 

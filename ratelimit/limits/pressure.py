@@ -147,7 +147,7 @@ class Feedback:
     def observe(self, hold: Hold, observed: Observed, now: float) -> list[Change]:
         """Learn from the headers of a reply that was not refused."""
         changes: list[Change] = []
-        for reading in observed.readings:
+        for reading in _credible(observed, hold):
             bucket, changed = match(self.quota, reading, now)
             changes += changed
             if bucket is None:
@@ -171,7 +171,7 @@ class Feedback:
         """Learn from a refusal: close what it names for as long as it tells, `most` at the most."""
         changes: list[Change] = []
         readings: dict[Bucket, Reading] = {}
-        for reading in observed.readings:
+        for reading in _credible(observed, hold):
             bucket, changed = match(self.quota, reading, now)
             changes += changed
             if bucket is not None:
@@ -263,6 +263,15 @@ class Feedback:
         if bucket not in self._pressures:
             self._pressures[bucket] = Pressure(bucket, now)
         return self._pressures[bucket]
+
+
+def _credible(observed: Observed, hold: Hold) -> list[Reading]:
+    """Leave out a limit that this very request would not have fitted into.
+
+    It was let in, or its refusal says "too large". A lane that believed such a header could never send again what
+    would show it to be wrong.
+    """
+    return [reading for reading in observed.readings if not 0 < (reading.limit or 0) < hold.cost.get(reading.unit, 0)]
 
 
 def _close(bucket: Bucket, observed: Observed, now: float, most: float) -> list[Change]:

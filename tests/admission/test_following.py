@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from itertools import count
 
 import pytest
 from servers import Network, Service, flood
@@ -13,6 +15,17 @@ from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.limits.headers import Observed, Reading, Refusal
 
 REPLY = 10.0
+RPM, TPM = Limit("requests", 500, MINUTE), Limit("tokens", 200_000, MINUTE)
+LIES: dict[str, Callable[[int], tuple[Reading, ...]]] = {
+    "a limit of one token": lambda number: (Reading("tokens", 1, None, None),),
+    "of one token and a million million in turn": lambda number: (
+        Reading("tokens", 1 if number % 2 else 999_999_999_999, None, None),
+        Reading("requests", 1 if number % 2 else 999_999_999_999, None, None),
+    ),
+    "of a part of a request": lambda number: (Reading("requests", 1e-9, None, None),),
+    "full again in a month": lambda number: (Reading("requests", 500, None, 2_678_400.0),),
+    "another window each time": lambda number: (Reading("requests", 500, 499, None, window=100.0 + number),),
+}
 
 
 @pytest.mark.parametrize(("before", "after"), [(600, 300), (300, 600), (600, 60)], ids=["halved", "doubled", "a tenth"])
@@ -32,6 +45,28 @@ async def test_a_limit_changed_by_header_is_followed_within_a_reply_and_a_window
     assert [(change.limit, change.before, change.after) for change in retuned] == [("RPM", before, after)]
 
 
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+async def test_a_lane_outlives_headers_that_lie(lie: Callable[[int], tuple[Reading, ...]]) -> None:
+    """For five minutes they do; ten minutes later all is as if they never had."""
+    loop, numbers, answered = asyncio.get_running_loop(), count(1), 0
+    scheduler, service = Scheduler({"m": [RPM, TPM]}), Service.of([RPM, TPM])
+    while loop.time() < 960:
+        async with scheduler.reserve("m", tokens=800) as turn:
+            refusal = service.judge(800, loop.time())
+            if loop.time() < 300:
+                turn.observe(Observed(readings=lie(next(numbers))))
+                turn.used()
+            elif refusal is None:
+                turn.observe(service.headers(loop.time()))
+                turn.used()
+                answered += loop.time() >= 900
+            else:
+                turn.refused(refusal)
+    assert answered >= 0.99 * TPM.amount / 800
+    (lane,) = scheduler.snapshot()
+    assert len(lane.limits) <= 5
+
+
 async def test_a_limit_that_falls_below_what_waits_raises_for_it_and_not_for_others() -> None:
     scheduler = Scheduler({"m": [Limit("tokens", 60_000, MINUTE)]})
     told = Observed(readings=(Reading("tokens", 30_000, 0, 60.0),))
@@ -45,13 +80,14 @@ async def test_a_limit_that_falls_below_what_waits_raises_for_it_and_not_for_oth
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is asserted
             outcomes.append(f"{name}: {error}")
 
-    async with scheduler.reserve("m", tokens=59_000) as turn:
+    async with scheduler.reserve("m", tokens=30_000) as turn, scheduler.reserve("m", tokens=29_000) as other:
         async with asyncio.TaskGroup() as group:
             group.create_task(ask("large", 40_000))
             group.create_task(ask("small", 500))
             await asyncio.sleep(2)
             turn.observe(told)
         turn.used()
+        other.used()
     remedy = "lower max_tokens, split the prompt, or choose a higher tier"
     assert outcomes == [
         f"large: this request needs 40,000 of TPM, which allows at most 30,000 at once; {remedy}",
