@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+from aiohttp import web
 from jobbing import Json, Place, ask, batch_line
 
 from ratelimit.jobs.batches.job import run
@@ -17,6 +20,9 @@ from ratelimit.jobs.source import Source
 from ratelimit.jobs.summary import Summary
 from ratelimit.settings import load_settings
 from ratelimit.testing.mock import MockServer
+from ratelimit.testing.mock.faults import PROBLEMS
+from ratelimit.testing.mock.refusals import Refused
+from ratelimit.testing.mock.stats import Record
 
 ORGANIZATION = "org-mock"
 
@@ -93,3 +99,25 @@ def statuses(mock: MockServer) -> Counter[str]:
 def codes(mock: MockServer) -> Counter[str]:
     """Why validation has failed."""
     return Counter(problem["code"] for about in batches(mock) if about["errors"] for problem in about["errors"]["data"])
+
+
+def spoil(
+    monkeypatch: pytest.MonkeyPatch, mock: MockServer, decide: Callable[[int, str, str], str | float | None]
+) -> None:
+    """Have the files and batches of a mock go wrong: by number, method and path.
+
+    A number delays the answer by so many seconds, once what was asked is done; a word is a fault's, before it is done.
+    """
+    whole, asked = mock._desk.answer, [0]
+
+    async def answer(request: web.BaseRequest, record: Record) -> web.StreamResponse:
+        asked[0] += 1
+        what = decide(asked[0], request.method, request.path.removeprefix("/v1/"))
+        if isinstance(what, str):
+            raise Refused(PROBLEMS[what])
+        reply = await whole(request, record)
+        if what is not None:
+            await asyncio.sleep(what)
+        return reply
+
+    monkeypatch.setattr(mock._desk, "answer", answer)

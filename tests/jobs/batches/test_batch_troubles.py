@@ -1,0 +1,192 @@
+"""What goes wrong at the service: recovered from, or said clearly; nothing is lost either way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from batching import Batching, batches, codes, files, spoil, statuses
+from jobbing import ask, batch_line
+
+from ratelimit.errors import KeyRejected, OutputUnusable
+from ratelimit.jobs.batches.ledger import ledger_path
+from ratelimit.jobs.budget import Options
+from ratelimit.testing.mock import MockServer
+
+
+async def test_a_500_on_every_third_call(place: Batching, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.ask_for(60, words=25)
+    async with MockServer(echo=True, batch_queue=2_000) as mock:
+        spoil(monkeypatch, mock, lambda number, *_: None if number % 3 else "500")
+        summary = await place.batch(mock, tiers_file=place.queue_of(2_000))
+        assert sum(each["request_counts"]["completed"] for each in batches(mock)) == 60
+        assert files(mock) == []
+    assert summary.exit_code == 0
+    place.expect_everything(60, words=25)
+
+
+async def test_an_outage_is_said_and_outlasted(place: Batching, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.ask_for(3)
+    async with MockServer(echo=True) as mock:
+        spoil(monkeypatch, mock, lambda number, *_: "503" if number < 9 else None)
+        assert (await place.batch(mock)).exit_code == 0
+    assert [said for said in place.said if "asked again" in said] == [
+        (
+            "the Batch API does not answer as it should, and is asked again: the service answered 503 server_error: "
+            "The engine is currently overloaded, please try again later"
+        )
+    ]
+
+
+async def test_a_creation_that_nobody_heard_of_is_not_repeated(
+    place: Batching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.ask_for(3)
+    async with MockServer(echo=True) as mock:
+        spoil(monkeypatch, mock, lambda _, method, path: 700.0 if (method, path) == ("POST", "batches") else None)
+        assert (await place.batch(mock)).exit_code == 0
+        assert len(batches(mock)) == 1
+    place.expect_everything(3)
+
+
+async def test_an_invalid_key(place: Batching, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.ask_for(3)
+    async with MockServer(echo=True) as mock:
+        spoil(
+            monkeypatch, mock, lambda _, method, path: "invalid_key" if (method, path) == ("POST", "batches") else None
+        )
+        summary = await place.batch(mock)
+        assert summary.exit_code == KeyRejected.exit_code
+        assert summary.stopped is not None
+        assert summary.stopped.startswith("the service rejected the API key (401): ")
+        monkeypatch.undo()
+        assert (await place.batch(mock)).exit_code == 0
+        assert len(batches(mock)) == 1
+    place.expect_everything(3)
+
+
+async def test_a_queue_that_others_have_filled_is_tried_less_and_less_often(place: Batching) -> None:
+    place.ask_for(20, words=25)
+    async with MockServer(echo=True, batch_queue=1_000) as mock:
+        mock._batches._enqueued["org-mock", "gpt-4o-mini"] = 1_000
+        run = asyncio.create_task(place.batch(mock, tiers_file=place.queue_of(1_000)))
+        await asyncio.sleep(1_000)
+        # Those that filled the queue at first, and then one after 60, 120, 240 and 480 seconds.
+        first = len([about for about in batches(mock) if about["created_at"] == batches(mock)[0]["created_at"]])
+        assert len(batches(mock)) == first + 4
+        mock._batches._enqueued.clear()
+        assert (await run).exit_code == 0
+    place.expect_everything(20, words=25)
+
+
+async def test_a_late_release_is_waited_for(place: Batching) -> None:
+    place.ask_for(40, words=25)
+    async with MockServer(echo=True, batch_queue=1_000, batch_release_lag=500) as mock:
+        assert (await place.batch(mock, tiers_file=place.queue_of(1_000))).exit_code == 0
+        assert codes(mock).keys() == {"token_limit_exceeded"}
+        assert codes(mock).total() < 60
+    assert place.said.count("the batch queue of gpt-4o-mini is full at the service; trying again in 60 s") >= 1
+    place.expect_everything(40, words=25)
+
+
+async def test_a_limit_lower_than_the_tables_is_learnt_from_the_refusal(place: Batching) -> None:
+    place.ask_for(40, words=25)
+    async with MockServer(echo=True, batch_queue=1_000) as mock:
+        assert (await place.batch(mock)).exit_code == 0
+        assert codes(mock) == {"token_limit_exceeded": 1}
+    assert place.said[0] == "the batch queue of gpt-4o-mini holds 1,000 tokens, not 2,000,000: going by that"
+    place.expect_everything(40, words=25)
+
+
+async def test_rows_that_a_batch_has_not_come_to_are_enqueued_again(place: Batching) -> None:
+    place.ask_for(20)
+    async with MockServer(echo=True, batch_speed=15 / 86_400) as mock:
+        assert (await place.batch(mock)).exit_code == 0
+        assert statuses(mock) == {"expired": 1, "completed": 1}
+        assert sum(each["request_counts"]["completed"] for each in batches(mock)) == 20
+    place.expect_everything(20)
+
+
+async def test_a_batch_that_somebody_cancels(place: Batching) -> None:
+    place.ask_for(20)
+    async with MockServer(echo=True, batch_speed=0.1) as mock:
+        run = asyncio.create_task(place.batch(mock))
+        await asyncio.sleep(60)
+        mock._batches.cancel(mock._batches._batches[batches(mock)[0]["id"]].account, batches(mock)[0]["id"])
+        assert (await run).exit_code == 0
+        assert statuses(mock) == {"cancelled": 1, "completed": 1}
+        assert sum(each["request_counts"]["completed"] for each in batches(mock)) == 20
+    place.expect_everything(20)
+
+
+async def test_a_row_that_fails_is_in_the_errors_file_and_the_others_are_not(place: Batching) -> None:
+    place.write([batch_line("good", ask("good")), batch_line("bad", ask("bad", max_completion_tokens=100_000))])
+    async with MockServer(echo=True) as mock:
+        summary = await place.batch(mock)
+    assert summary.exit_code == 1
+    assert place.answers() == {"good": "good"}
+    assert list(place.errors()) == ["bad"]
+
+
+@pytest.mark.parametrize(("kept", "again"), [(0.5, True), (0.0, True), (1.0, False)])
+async def test_an_output_file_that_ends_in_mid_line(place: Batching, kept: float, *, again: bool) -> None:
+    """What is whole is taken; what is missing is looked for, said, and enqueued again."""
+    place.ask_for(20)
+    async with MockServer(echo=True) as mock:
+        run = asyncio.create_task(place.batch(mock))
+        await asyncio.sleep(4.5)  # it is over, and is looked at after 5 s
+        stored = next(each for each in mock._files._stored.values() if each.about["purpose"] == "batch_output")
+        whole = stored.path.read_bytes()
+        stored.path.write_bytes(whole[: int(len(whole) * kept)])
+        assert (await run).exit_code == 0
+        assert len(batches(mock)) == (2 if again else 1)
+    assert any("its files hold" in said for said in place.said) == again
+    place.expect_everything(20)
+
+
+async def test_a_file_that_is_gone(place: Batching) -> None:
+    place.ask_for(4)
+    async with MockServer(echo=True) as mock:
+        run = asyncio.create_task(place.batch(mock))
+        await asyncio.sleep(4.5)  # it is over, and is looked at after 5 s
+        stored = next(each for each in mock._files._stored.values() if each.about["purpose"] == "batch_output")
+        mock._files.delete(stored.organization, stored.about["id"])
+        assert (await run).exit_code == 0
+    gone = f"file {stored.about['id']} of batch batch_{1:024x} is gone, and what it answered with it"
+    assert gone in place.said
+    place.expect_everything(4)
+
+
+async def test_a_damaged_ledger_is_not_passed_over(place: Batching) -> None:
+    place.ask_for(4)
+    async with MockServer(echo=True) as mock:
+        await place.batch(mock)
+        path = ledger_path(place.output)
+        lines = path.read_bytes().split(b"\n")
+        path.write_bytes(b"\n".join([lines[0], b"{oops", *lines[2:]]))
+        with pytest.raises(OutputUnusable) as caught:
+            await place.batch(mock)
+    assert str(caught.value) == (
+        f"cannot use {path}: line 2 is damaged; cancel the job's batches at the vendor's site and move the file away, "
+        f"or repair that line, then run again"
+    )
+
+
+async def test_cancelling_keeps_what_was_answered(place: Batching) -> None:
+    place.ask_for(20)
+    async with MockServer(echo=True, batch_speed=0.1) as mock:
+        summary = await place.batch(mock, Options(deadline=60))
+        assert summary.stopped == "the deadline of 60 s has passed; run again for the rest"
+        assert place.said == ["1 batches go on at the service; the same command collects what they answer"]
+        await asyncio.sleep(40)
+        await place.batch(mock, cancelling=True)
+        assert statuses(mock) == {"cancelled": 1}
+        paid = batches(mock)[0]["request_counts"]["completed"]
+        assert 0 < paid < 20
+        assert len(place.records()) == paid
+        assert (await place.batch(mock)).exit_code == 0
+    place.expect_everything(20)
+    assert [json.loads(line).get("ended") for line in ledger_path(place.output).read_text().splitlines()][-1] == (
+        "completed"
+    )
