@@ -117,7 +117,7 @@ class BlockingClient:
         Bodies are pulled while a result is waited for: at most `window` requests exist at any time.
         """
         loop, items = self._loop, enumerate(bodies)
-        most = window or self._client.concurrency
+        most = self._client.concurrency if window is None else window
         done: SimpleQueue[Future[Result]] = SimpleQueue()
         flying: set[Future[Result]] = set()
         early: dict[int, Result] = {}
@@ -129,7 +129,7 @@ class BlockingClient:
                     if (item := next(items, None)) is None:
                         exhausted = True
                         break
-                    future = loop.submit(outcome(self._client, *item, path, priority=priority))
+                    future = loop.submit(outcome(self._client, path, priority, *item))
                     flying.add(future)
                     future.add_done_callback(done.put)
                 if not flying:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -74,7 +75,7 @@ class Client:
             raise RequestInvalid("the body asks for a stream", 'use client.stream(), or leave "stream" out')
         try:
             return await self.sender.send(
-                asked, lambda: self.transport.post(asked), priority=priority, deadline=deadline
+                asked, partial(self.transport.post, asked), priority=priority, deadline=deadline
             )
         except JobStopped as why:
             self.sender.dismiss(why)
@@ -127,11 +128,8 @@ class Client:
         Bodies are pulled as there is room: at most `window` requests exist at any time. A request that fails is a
         result; what stops everything (no credits, a rejected key) is raised.
         """
-
-        async def handle(index: int, body: Body) -> Result:
-            return await outcome(self, index, body, path, priority=priority)
-
-        many = Many(handle, bodies, window or self.concurrency)
+        handle = partial(outcome, self, path, priority)
+        many = Many(handle, bodies, self.concurrency if window is None else window)
         async with aclosing(many.run(ordered=ordered)) as results:
             async for result in results:
                 yield result
@@ -140,7 +138,7 @@ class Client:
         return f"<Client {self.sender.gate.scheduler!r}>"
 
 
-async def outcome(client: Client, index: int, body: Body, path: str, *, priority: float = 0) -> Result:
+async def outcome(client: Client, path: str, priority: float, index: int, body: Body) -> Result:
     """Send one of many and return what became of it; raises only what stops them all."""
     asked = body if isinstance(body, Request) else None
     try:

@@ -87,13 +87,10 @@ class Patience:
         return random.uniform(0, min(policy.first_wait * 2**doublings, policy.longest_wait))  # noqa: S311 - no secret
 
 
-async def persist(attempt: Callable[[], Awaitable[T]], policy: Policy) -> T:
-    """Run an attempt until it succeeds, raises something final, or has used up its attempts."""
-    try:
-        return await attempt()
-    except Again as failure:
-        first: Again | None = failure
-        patience = Patience(policy, failure)
+async def persist(failure: Again, attempt: Callable[[], Awaitable[T]], policy: Policy) -> T:
+    """After a first failure, run attempts until one succeeds, raises something final, or was the last."""
+    first: Again | None = failure
+    patience = Patience(policy, failure)
     trials = AsyncRetrying(
         stop=patience.stop,
         wait=patience.wait,
@@ -109,8 +106,8 @@ async def persist(attempt: Callable[[], Awaitable[T]], policy: Policy) -> T:
                     raise failed
                 try:
                     return await attempt()
-                except Again as failure:
-                    patience.note(failure)
+                except Again as another:
+                    patience.note(another)
                     raise
     except Again as last:
         raise last.error from None

@@ -64,19 +64,36 @@ class Sender:
         self, request: Request, exchange: Exchange, *, priority: float = 0, deadline: float | None = None
     ) -> Reply:
         """Send a request until it is answered; raises what ended it. `deadline` counts everything, in seconds."""
-        if deadline is None:
-            return (await self._persist(request, exchange, priority, keep_open=False))[0]
-        async with self._within(deadline):
-            return (await self._persist(request, exchange, priority, keep_open=False))[0]
+        if deadline is not None:
+            async with self._within(deadline):
+                return await self.send(request, exchange, priority=priority)
+        # Few coroutines are alive while a reply is waited for: in thousands, each is work for the garbage collector.
+        turn = None
+        try:
+            turn = await self._turn(request, priority)
+            return await self._attempt(turn, exchange)
+        except Again as failure:
+            return (await self._persist(failure, request, exchange, priority, turn, keep_open=False))[0]
+        except RateLimitError:
+            self.count.failed += 1
+            raise
 
     async def open(
         self, request: Request, exchange: Exchange, *, priority: float = 0, deadline: float | None = None
     ) -> tuple[Reply, GateTurn]:
         """Send a request until its reply begins well; its turn is still open, and the caller's to end."""
-        if deadline is None:
-            return await self._persist(request, exchange, priority, keep_open=True)
-        async with self._within(deadline):
-            return await self._persist(request, exchange, priority, keep_open=True)
+        if deadline is not None:
+            async with self._within(deadline):
+                return await self.open(request, exchange, priority=priority)
+        turn = None
+        try:
+            turn = await self._turn(request, priority)
+            return await self._attempt(turn, exchange, keep_open=True), turn
+        except Again as failure:
+            return await self._persist(failure, request, exchange, priority, turn, keep_open=True)
+        except RateLimitError:
+            self.count.failed += 1
+            raise
 
     def dismiss(self, why: JobStopped) -> None:
         """Raise `why` in every request that waits for its turn now; those on the way are not disturbed."""
@@ -97,26 +114,37 @@ class Sender:
             raise DeadlinePassed(deadline, f"the lane stands at {self.gate.scheduler!r}") from None
 
     async def _persist(
-        self, request: Request, exchange: Exchange, priority: float, *, keep_open: bool
+        self,
+        failure: Again,
+        request: Request,
+        exchange: Exchange,
+        priority: float,
+        turn: GateTurn | None,
+        *,
+        keep_open: bool,
     ) -> tuple[Reply, GateTurn]:
-        arrival: int | None = None
+        """Go on after a first failure, at the place in line that the first turn had."""
+        arrival = turn.arrival if turn else None
 
         async def attempt() -> tuple[Reply, GateTurn]:
-            nonlocal arrival
-            if arrival is not None:
-                self.count.retried += 1
-            while True:
-                self._raise_if_stopped()
-                turn = self.gate.turn(request.fields, request.path, priority=priority, arrival=arrival)
-                arrival = turn.arrival
-                if await self._admitted(turn):
-                    return await self._attempt(turn, exchange, keep_open=keep_open)
+            self.count.retried += 1
+            turn = await self._turn(request, priority, arrival)
+            return await self._attempt(turn, exchange, keep_open=keep_open), turn
 
         try:
-            return await persist(attempt, self._policy)
+            return await persist(failure, attempt, self._policy)
         except RateLimitError:
             self.count.failed += 1
             raise
+
+    async def _turn(self, request: Request, priority: float, arrival: int | None = None) -> GateTurn:
+        """Wait for a turn, and until the service may be asked."""
+        while True:
+            self._raise_if_stopped()
+            turn = self.gate.turn(request.fields, request.path, priority=priority, arrival=arrival)
+            arrival = turn.arrival
+            if await self._admitted(turn):
+                return turn
 
     async def _admitted(self, turn: GateTurn) -> bool:
         """Wait for the turn; false if it was given back, because the service has turned out to be down meanwhile."""
@@ -137,7 +165,7 @@ class Sender:
         turn.unsent()
         return False
 
-    async def _attempt(self, turn: GateTurn, exchange: Exchange, *, keep_open: bool) -> tuple[Reply, GateTurn]:
+    async def _attempt(self, turn: GateTurn, exchange: Exchange, *, keep_open: bool = False) -> Reply:
         self.count.attempts += 1
         try:
             try:
@@ -155,7 +183,7 @@ class Sender:
                 self.stopped = untrusted
                 raise
             if keep_open and 200 <= reply.status < 300:
-                return reply, turn
+                return reply
             verdict = judge(reply)
             self.settle(turn, verdict)
         except BaseException:
@@ -163,7 +191,7 @@ class Sender:
                 turn.unknown()
             raise
         self.conclude(turn, verdict)
-        return reply, turn
+        return reply
 
     def settle(self, turn: GateTurn, verdict: Verdict) -> None:
         """End a turn by what its reply says."""
