@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
@@ -21,6 +21,8 @@ from ratelimit.errors import AlreadySettled
 
 T = TypeVar("T")
 
+_CLOSED = "this is closed; open a new one"
+
 
 class Background:
     """An event loop on a daemon thread."""
@@ -28,14 +30,20 @@ class Background:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._tasks: dict[Future[Any], asyncio.Task[Any]] = {}
+        self._closed = False
+        self._submitting = threading.Lock()  # what is submitted as the loop ends would never be answered
         self._thread = threading.Thread(target=self.loop.run_forever, name="ratelimit", daemon=True)
         self._thread.start()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine there; the future is done when nothing of it runs any more, and `cancel` cancels it."""
-        if self.loop.is_closed():
-            work.close()
-            raise RuntimeError("this is closed; open a new one")
+        with self._submitting:
+            if not self._closed and self._thread.is_alive():  # no thread survives a fork
+                return self._submit(work)
+        work.close()
+        raise RuntimeError(_CLOSED)
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         future: Future[T] = Future()
 
         def start() -> None:
@@ -60,6 +68,10 @@ class Background:
         future = self.submit(work)
         try:
             return future.result()
+        except CancelledError:
+            if self._closed:
+                raise RuntimeError(_CLOSED) from None
+            raise
         except BaseException:
             self.cancel((future,))
             raise
@@ -86,15 +98,20 @@ class Background:
         return self.run(called())
 
     def close(self) -> None:
-        """Cancel what still runs, and end the thread."""
-        if self.loop.is_closed():
-            return
-        self.run(_cancel_others())
-        self.run(self.loop.shutdown_asyncgens())
-        self.run(self.loop.shutdown_default_executor())
+        """Cancel what still runs, and end the thread; after a fork, in the process that has no such thread, nothing."""
+        with self._submitting:
+            if self._closed or not self._thread.is_alive():
+                return
+            self._closed = True
+        self._submit(self._wind_up()).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    async def _wind_up(self) -> None:
+        await _cancel_others()
+        await self.loop.shutdown_asyncgens()
+        await self.loop.shutdown_default_executor()
 
 
 class BlockingScheduler:
@@ -102,7 +119,11 @@ class BlockingScheduler:
 
     def __init__(self, make: Callable[[], Scheduler]) -> None:
         self._background = Background()
-        self._scheduler = self._background.call(make)
+        try:
+            self._scheduler = self._background.call(make)
+        except BaseException:
+            self._background.close()
+            raise
 
     @contextmanager
     def reserve(self, name: str, *, tokens: float = 0, priority: float = 0) -> Iterator[BlockingTurn]:
@@ -111,12 +132,14 @@ class BlockingScheduler:
         try:
             self._background.run(turn.__aenter__())
         except BaseException:
-            self._background.call(partial(_abandon, turn))
+            with suppress(RuntimeError):  # closed, and the turn went with it
+                self._background.call(partial(_abandon, turn))
             raise
         try:
             yield BlockingTurn(turn, self._background)
         finally:
-            self._background.run(turn.__aexit__(None, None, None))
+            with suppress(RuntimeError):  # likewise
+                self._background.run(turn.__aexit__(None, None, None))
 
     def snapshot(self) -> tuple[LaneStatus, ...]:
         """Return how every lane stands."""
