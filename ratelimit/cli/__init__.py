@@ -24,6 +24,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "mock": ("ratelimit.cli.mock:mock", "Serve a local API that limits, answers and fails like the real one."),
     "limits": ("ratelimit.cli.limits:limits", "Show what each model allows on each tier."),
     "plan": ("ratelimit.cli.plan:command", "Say how long a file of requests takes and what it costs."),
+    "status": ("ratelimit.cli.status:status", "Show the batches of a job."),
+    "cancel": ("ratelimit.cli.cancel:cancel", "Cancel the batches of a job, and keep what they answered."),
     "run": ("ratelimit.cli.run:run", "Send a file of requests; the same command again continues."),
 }
 """Every command: where it is, and the line that `--help` has for it."""

@@ -13,12 +13,16 @@ from rich.console import Console
 
 from ratelimit.errors import printable
 from ratelimit.jobs import job as jobs
+from ratelimit.jobs.batches import job as batches
+from ratelimit.jobs.batches import ledger
 from ratelimit.jobs.budget import Options
 from ratelimit.jobs.preflight import InputRefused
 from ratelimit.jobs.progress import LivePanel, PlainLines
+from ratelimit.jobs.runner import Say
 from ratelimit.jobs.source import Source
+from ratelimit.jobs.summary import Summary
 from ratelimit.jobs.template import Template, Templated
-from ratelimit.settings import load_settings
+from ratelimit.settings import Settings, load_settings
 
 
 class Duration(click.ParamType[float]):
@@ -61,6 +65,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--no-preflight", is_flag=True, help="Do not look through the input first.")
 @click.option("--force", is_flag=True, help="Keep answers to requests that have changed since.")
 @click.option("--pause-at-daily-limit", is_flag=True, help="Stop when a day's limit is reached instead of waiting.")
+@click.option(
+    "--via",
+    type=click.Choice(["live", "batch"]),
+    default="live",
+    help="Which API: live, or the Batch API at its price and within its queue.",
+)
+@click.option("--keep-files", is_flag=True, help="With --via batch: leave the batches' files at the service.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--no-progress", is_flag=True, help="Show no progress, only the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
@@ -99,7 +110,7 @@ def run(requests: str, output: str, **given: Any) -> int:
     )
     say = _silent if given["quiet"] else _say
     try:
-        summary = asyncio.run(jobs.run(job, settings, say=say, watcher=_watcher(given)))
+        summary = asyncio.run(_run(job, settings, say, given))
     except InputRefused as refused:
         first, *lines = str(refused).splitlines()
         for line in (f"ratelimit: {first}", *lines):
@@ -113,6 +124,17 @@ def run(requests: str, output: str, **given: Any) -> int:
     elif summary.stopped:
         _say(f"ratelimit: {summary.stopped}")
     return summary.exit_code
+
+
+async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any]) -> Summary:
+    if given["via"] == "live":
+        if job.output and (enqueued := [each for each in ledger.read(job.output) if each.ended is None]):
+            raise ledger.BatchesUnderWay(str(job.output), len(enqueued))
+        return await jobs.run(job, settings, say=say, watcher=_watcher(given))
+    for needless in ("max_cost", "max_requests", "pause_at_daily_limit", "no_preflight", "report"):
+        if given[needless]:
+            raise click.UsageError(f"--{needless.replace('_', '-')} goes with --via live")
+    return await batches.run(job, settings, say=say, keep_files=given["keep_files"])
 
 
 def _source(requests: str, given: dict[str, Any]) -> Source:

@@ -19,7 +19,7 @@ from typing import Self
 
 import msgspec
 
-from ratelimit.errors import OutputUnusable
+from ratelimit.errors import OutputUnusable, RateLimitError, printable
 from ratelimit.jobs.lines import Lines
 
 
@@ -62,6 +62,19 @@ class Enqueued:
     batch: str | None = None
     ended: str | None = None
     answered: int = 0
+
+
+class BatchesUnderWay(RateLimitError):
+    """A job's rows are enqueued in the Batch API; sending them live would pay for them twice."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, count: int) -> None:
+        super().__init__(
+            f"{count:,} batches of {printable(path)} are under way, and their answers will be charged; "
+            f"run it with --via batch to collect them, or end them first with: ratelimit cancel {printable(path)}"
+        )
+        self.path = path
 
 
 def ledger_path(output: Path) -> Path:

@@ -1,0 +1,92 @@
+"""`ratelimit run --via batch`, `status` and `cancel` as processes, some of which are killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from killing import RATELIMIT, answers_in, environment, mock, write_requests
+
+
+def command(url: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RATELIMIT, *map(str, arguments)], env=environment(url), capture_output=True, text=True, check=False
+    )
+
+
+def test_killed_runs_lose_nothing_and_enqueue_nothing_twice(tmp_path: Path) -> None:
+    requests, output = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    expected, chance = write_requests(requests, 80), random.Random(3)
+    tiers = tmp_path / "tiers.toml"
+    tiers.write_text("[models.gpt-4o-mini.tiers.tier-1]\nrpm = 500\ntpm = 200000\nbatch_queue = 800\n")
+    run = [*RATELIMIT, "run", str(requests), "-o", str(output), "--via", "batch", "--tiers-file", str(tiers)]
+    with mock("--tier", "tier-1", "--batch-speed", "40", "--batch-delay", "0.05") as url:
+        for _ in range(3):
+            process = subprocess.Popen(run, env=environment(url), stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0.8, 2.5))
+            process.kill()
+            process.wait()
+        status = command(url, "status", output, "--offline")
+        assert status.returncode == 0, status.stderr
+        done = subprocess.run(run, env=environment(url), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        listed = command(url, "status", output)
+    assert sorted(answers_in(output)) == sorted(expected.items())
+    assert listed.stdout.splitlines()[-1].startswith("0 batches are under way; over: ")
+
+
+def test_status_and_cancel(tmp_path: Path) -> None:
+    requests, output = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    write_requests(requests, 50)
+    with mock("--tier", "tier-1", "--batch-speed", "1") as url:
+        run = command(url, "run", requests, "-o", output, "--via", "batch", "--deadline", "2s", "--json")
+        assert run.returncode == 3
+        assert json.loads(run.stdout)["stopped"] == "the deadline of 2 s has passed; run again for the rest"
+        status = command(url, "status", output)
+        head, row, tokens, last = status.stdout.splitlines()
+        assert head.split() == ["batch", "model", "status", "done", "failed", "of", "tokens", "age"]
+        assert re.fullmatch(r"batch_0+1 +gpt-4o-mini +in_progress +\d+ +0 +50 +[\d,]+ +[\d.]+ s *", row)
+        assert re.fullmatch(r"gpt-4o-mini: [\d,]+ input tokens enqueued of 2,000,000", tokens)
+        assert last == "1 batches are under way; over: none; 0 rows came back"
+        live = command(url, "run", requests, "-o", output)
+        assert (live.returncode, live.stderr) == (
+            2,
+            (
+                f"ratelimit: 1 batches of {output} are under way, and their answers will be charged; run it with --via "
+                f"batch to collect them, or end them first with: ratelimit cancel {output}\n"
+            ),
+        )
+        cancelled = command(url, "cancel", output)
+        assert cancelled.returncode == 0, cancelled.stderr
+        paid = len(answers_in(output))
+        assert 0 < paid < 50
+        after = command(url, "status", output)
+        assert after.stdout == f"0 batches are under way; over: 1 cancelled; {paid} rows came back\n"
+
+
+def test_what_does_not_go_with_batches(tmp_path: Path) -> None:
+    requests, output = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    write_requests(requests, 1)
+    url = "http://127.0.0.1:9/v1"
+    refused = command(url, "run", requests, "-o", output, "--via", "batch", "--max-cost", "1")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "ratelimit: --max-cost goes with --via live; see ratelimit run --help\n",
+    )
+    piped = command(url, "run", requests, "-o", "-", "--via", "batch")
+    assert (piped.returncode, piped.stderr) == (
+        2,
+        "ratelimit: cannot use standard output: batches are found again by files beside it; name a file\n",
+    )
+    unknown = command(url, "status", output)
+    assert (unknown.returncode, unknown.stderr) == (
+        2,
+        (
+            f"ratelimit: cannot use {output}: no batch was ever created for it; name the output of a run with --via "
+            f"batch\n"
+        ),
+    )
