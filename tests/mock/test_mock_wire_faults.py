@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
+from aiohttp import web
 from mock_http import CHAT, HI, MODELS, Json, post, session
 
 from ratelimit.testing.mock import MockServer
+from ratelimit.testing.mock.replies import _Ready, written
 from ratelimit.testing.mock.sabotage import ABSURD
 
 
@@ -74,6 +77,13 @@ async def test_slow_replies_take_their_time(http: aiohttp.ClientSession) -> None
         with pytest.raises(aiohttp.ClientConnectionError):
             await read(http, mock)
         assert mock.service.elapsed() - begun - took == pytest.approx(70)
+
+
+@pytest.mark.parametrize(("reply", "pieces"), [(written(), []), (_Ready(204, b"head", b""), [b"head"])])
+async def test_nothing_empty_is_written(reply: web.StreamResponse, pieces: list[bytes]) -> None:
+    connection = Mock(is_closing=lambda: False)
+    await reply.prepare(Mock(transport=connection))
+    connection.writelines.assert_called_once_with(pieces)
 
 
 async def test_a_client_that_gives_up_and_sends_again_is_seen_twice(http: aiohttp.ClientSession) -> None:

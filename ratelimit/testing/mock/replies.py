@@ -24,7 +24,7 @@ class _Ready(web.StreamResponse):
 
     def __init__(self, status: int, head: bytes, body: bytes) -> None:
         self._status = status  # all of aiohttp's own state there is a use for: the rest is never looked at
-        self._pieces = (head, body)
+        self._pieces = [piece for piece in (head, body) if piece]  # since Python 3.12 asyncio never gets done with none
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Writes the whole reply; nothing is left for `write_eof`."""
