@@ -214,7 +214,12 @@ def readme(results: Results) -> str:
     if record := results.get("caps-real"):
         for row in record.rows:
             what = f"{row['cell']} ({row['cap']:,} a minute), real time over sockets"
-            lines.append((what, f"{percent(row['utilisation'])} used, {row['refused']} 429s"))
+            lines.append(
+                (
+                    what,
+                    f"{percent(row['utilisation'])} late in the run, {percent(row['of_bound'])} overall, {row['refused']} 429s",
+                )
+            )
     if record := results.get("peers"):
         lines += compared(record)
     if (record := results.get("core")) and "ratio" in record.rows[0]:
