@@ -216,7 +216,6 @@ def readme(results: Results) -> str:
             what = f"{row['cell']} ({row['cap']:,} a minute), real time over sockets"
             used = f"{percent(row['utilisation'])} late in the run, {percent(row['of_bound'])} overall"
             lines.append((what, f"{used}, {row['refused']} 429s"))
-            )
     if record := results.get("peers"):
         lines += compared(record)
     if (record := results.get("core")) and "ratio" in record.rows[0]:
