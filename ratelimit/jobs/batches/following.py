@@ -131,7 +131,11 @@ class Follower:
 
     async def sweep(self) -> None:
         """Delete what interrupted runs have uploaded for nothing."""
-        if self._ledger.all and not self._keep_files:
+        if not self._ledger.all or self._keep_files:
+            return
+        try:
             for file, name in (await self._api.files()).items():
                 if name.startswith(f"ratelimit-{self._ledger.job}-"):
                     await self._api.delete(file)
+        except RequestFailed as error:  # the work is done, and worth more than the room that its files take
+            self._say(f"files of this job may be left at the service: {error}")

@@ -49,10 +49,10 @@ def read(line: bytes) -> Outcome | None:
     """Return what a line says; None for one that is not whole."""
     try:
         found = _decode(line)
-        record = _encode(found)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        record, key = _encode(found), digest(found.custom_id.encode())
+    except (ValueError, RecursionError):  # of which all that decoding can raise is a kind
         return None
-    key, response = digest(found.custom_id.encode()), found.response
+    response = found.response
     if response is None:
         trouble = trouble_of(msgspec.json.decode(found.error))
         code = str(trouble.code or "no_reason") if trouble else "no_reason"
