@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from ratelimit.admission.blocking import Background
 from ratelimit.admission.scheduler import LaneStatus
+from ratelimit.errors import JobStopped
 from ratelimit.limits.content import CHAT_PATH
 from ratelimit.wire.client import Body, Client, Result, outcome
 from ratelimit.wire.messages import Reply
@@ -123,6 +124,7 @@ class BlockingClient:
         early: dict[int, Result] = {}
         following = 0
         exhausted = False
+        failure: JobStopped | None = None
         try:
             while True:
                 while not exhausted and len(flying) + len(early) < most:
@@ -133,10 +135,15 @@ class BlockingClient:
                     flying.add(future)
                     future.add_done_callback(done.put)
                 if not flying:
-                    return
+                    break
                 future = done.get()
                 flying.discard(future)
-                result = future.result()
+                try:
+                    result = future.result()
+                except JobStopped as error:  # what is on the way is still received
+                    failure = failure or error
+                    exhausted = True
+                    continue
                 if not ordered:
                     yield result
                     continue
@@ -144,6 +151,10 @@ class BlockingClient:
                 while following in early:
                     yield early.pop(following)
                     following += 1
+            for index in sorted(early):  # behind one that raised
+                yield early[index]
+            if failure:
+                raise failure
         finally:
             loop.cancel(flying)
 

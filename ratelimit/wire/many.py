@@ -30,7 +30,7 @@ class Many(Generic[T, R]):
         self._working = 0
 
     async def run(self, *, ordered: bool) -> AsyncGenerator[R]:
-        """Yield every result; raises what a worker raises, after stopping the others."""
+        """Yield every result; what a worker raises ends the pulling, and is raised after the results on the way."""
         self._working = self._window
         workers = [asyncio.create_task(self._work(), name="map") for _ in range(self._window)]
         early: dict[int, R] = {}
@@ -47,6 +47,10 @@ class Many(Generic[T, R]):
                     self._free()
                     yield early.pop(following)
                     following += 1
+            for index in sorted(early):  # behind one that raised
+                yield early[index]
+            if self._failure:
+                raise self._failure
         finally:
             for worker in workers:
                 worker.cancel()
@@ -59,27 +63,24 @@ class Many(Generic[T, R]):
                     self._room -= 1
                 else:
                     await self._until_free()
-                item = await self._pull()
-                if item is None:
+                if self._failure or (item := await self._pull()) is None:
                     break
                 self._done.append((item[0], await self._handle(*item)))
                 self._something.set()
-            self._free()  # for the next to see that there is nothing left, and so on
         except BaseException as error:  # whatever it is, it is raised where the results are taken
             self._failure = self._failure or error
             if not isinstance(error, Exception):
                 raise
         finally:
             self._working -= 1
+            self._free()  # for the next to see that there is nothing left, and so on
             self._something.set()
 
     async def _wait(self) -> bool:
         """Wait for a result; false if there will be none."""
-        while not self._failure and not self._done and self._working:
+        while not self._done and self._working:
             self._something.clear()
             await self._something.wait()
-        if self._failure:
-            raise self._failure
         return bool(self._done)
 
     def _free(self) -> None:

@@ -26,7 +26,6 @@ from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from ratelimit.errors import BadSettings, HostNotTrusted, RateLimitError, RequestFailed, printable
@@ -144,20 +143,11 @@ class Transport:
 
     async def post(self, request: Request) -> Reply:
         """Send a request and return its whole reply; raises `Unsent` or `NoAnswer`."""
-        bounds = self._bounds
-        clock = asyncio.get_running_loop().time
         with _Translated(self._host):
-            async with asyncio.timeout(bounds.connect + bounds.first_byte) as timer:
+            async with asyncio.timeout(self._bounds.connect + self._bounds.first_byte) as timer:
                 response = await self._open(request)
                 try:
-                    end = clock() + bounds.reply
-                    content = response.content
-                    body = content.read_nowait() if content.is_eof() else b""
-                    while not content.at_eof():
-                        timer.reschedule(min(clock() + bounds.between_bytes, end))
-                        body += await content.readany()
-                        if len(body) > bounds.body:
-                            raise self._too_large(response)
+                    body = await self._whole(response, timer)
                 finally:
                     response.close()  # does nothing where the reply was read to its end
         return Reply(response.status, response.headers, body)
@@ -237,6 +227,22 @@ class Transport:
             )
         return response
 
+    async def _whole(self, response: aiohttp.ClientResponse, timer: asyncio.Timeout) -> bytes:
+        bounds, content = self._bounds, response.content
+        if content.is_eof():  # the usual case: it came in one piece with its headers
+            body = content.read_nowait()
+        else:
+            clock = asyncio.get_running_loop().time
+            end = clock() + bounds.reply
+            pieces = bytearray()
+            while not content.at_eof() and len(pieces) <= bounds.body:
+                timer.reschedule(min(clock() + bounds.between_bytes, end))
+                pieces += await content.readany()
+            body = bytes(pieces)
+        if len(body) > bounds.body:
+            raise self._too_large(response)
+        return body
+
     async def _pieces(self, response: aiohttp.ClientResponse, *, endless: bool = False) -> AsyncIterator[bytes]:
         bounds = self._bounds
         clock = asyncio.get_running_loop().time
@@ -292,14 +298,14 @@ def _translation(host: str, error: Exception) -> Exception:
             return Unsent(f"no connection to {host}: {_words(error)}")
         case TimeoutError():
             return NoAnswer(f"{host} was silent for too long")
-        case aiohttp.ClientError() | HttpProcessingError() | OSError():
+        case aiohttp.ClientError() | OSError():
             return NoAnswer(f"the exchange with {host} broke off: {_words(error)}")
     return error
 
 
 def _words(error: Exception) -> str:
     # Some of aiohttp's errors show the URL with its query, which may hold a key.
-    said = error.message if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError) else str(error)
+    said = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
     return printable(said or type(error).__name__, 200)
 
 
@@ -309,7 +315,13 @@ def _proxy_for(url: str) -> str | None:
     if proxy_bypass(parts.netloc):
         return None
     proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    if not (proxy := proxies.get(parts.scheme) or proxies.get("all")):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not proxy.startswith(("http://", "https://")):
+        kind = printable(proxy.partition("://")[0], 20)
+        raise BadSettings(f"{parts.scheme}_proxy", f"names a proxy that speaks {kind}", "one that speaks http, or none")
+    return proxy
 
 
 def _allow_files(wanted: int) -> None:

@@ -86,8 +86,26 @@ def test_many_are_pulled_as_there_is_room_on_the_callers_thread(url: str, ordere
         assert list(client.map([])) == []
 
 
+EMPTY = reply({"error": {"message": "?", "code": "insufficient_quota"}}, 429)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_answers_on_the_way_are_received_before_the_map_raises(ordered: bool) -> None:
+    server = Raw(reply(), after(0.2, reply()), EMPTY, after(0.2, reply()))
+    with Served(server) as url, BlockingClient(make(url, concurrency=4)) as client:
+        statuses: list[int] = []
+
+        def drain() -> None:
+            for result in client.map((ask(f"{n}") for n in count()), ordered=ordered):
+                statuses.append(result.unwrap().status)  # noqa: PERF401 - what came before the error counts
+
+        with pytest.raises(QuotaExhausted):
+            drain()
+        assert statuses == [200] * (len(server.requests) - 1)
+
+
 def test_what_stops_everything_is_raised() -> None:
-    empty = reply({"error": {"message": "?", "code": "insufficient_quota"}}, 429)
+    empty = EMPTY
     with Served(Raw(empty)) as url, BlockingClient(make(url)) as client, pytest.raises(QuotaExhausted):
         list(client.map(ask(f"{n}") for n in range(100)))
 

@@ -262,3 +262,20 @@ async def test_how_it_stands_is_shown() -> None:
         await client.send(ask())
         assert repr(client) == f"<Client <Scheduler {MODEL}: 0 waiting, 0 in flight>>"
         assert isinstance(client, Client)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_answers_on_the_way_are_received_before_the_map_raises(ordered: bool) -> None:
+    empty = reply({"error": {"message": "?", "code": "insufficient_quota"}}, 429)
+    acts: list[bytes | Act] = [reply(), *[after(9, reply())] * 4, after(5, empty), after(9, reply())]
+    async with served(*acts, concurrency=7) as (server, client):
+        statuses: list[int] = []
+
+        async def drain() -> None:
+            async for result in client.map((ask(f"{n}") for n in count()), ordered=ordered):
+                statuses.append(result.unwrap().status)  # noqa: PERF401 - what came before the error counts
+
+        with pytest.raises(QuotaExhausted):
+            await drain()
+        assert statuses == [200] * client.count.succeeded == [200] * (len(server.requests) - 1)
+        assert client.count.succeeded >= 6

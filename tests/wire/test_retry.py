@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from typing import Any
@@ -302,3 +303,14 @@ async def test_a_network_that_is_gone_bills_nobody() -> None:
             await client.send(ask())
         assert not caught.value.sent
         assert (client.count.attempts, missing(client)) == (3, {"RPM": 0, "TPM": 0})
+
+
+async def test_who_was_refused_stands_in_the_lane_at_its_old_place() -> None:
+    async with served(reply(), refusal("2s", **{"Retry-After": "3"}), reply(), concurrency=1) as (server, client):
+        await client.send(ask("first"))
+        job = asyncio.gather(*[client.send(ask(name)) for name in "abc"])
+        await asyncio.sleep(1)
+        assert [lane.waiting for lane in client.snapshot()] == [3]
+        await job
+        sent = [json.loads(body)["messages"][0]["content"] for _, _, body in server.requests]
+        assert sent == ["first", "a", "a", "b", "c"]

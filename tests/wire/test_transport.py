@@ -311,3 +311,11 @@ async def test_no_answer_and_unsent_are_told_apart() -> None:
     async with Transport(Endpoint(server.url)) as transport:
         with pytest.raises(Unsent):
             await transport.post(request(ask()))
+
+
+async def test_a_large_reply_is_put_together_once() -> None:
+    large = reply(b'{"text":"' + b"x" * 30_000_000 + b'"}')
+    async with served(large) as (_, client):
+        assert len((await client.send(ask())).body) == 30_000_011
+    message, _, _ = await failure(reply(b'{"text":"' + b"x" * 100_000 + b'"}'))
+    assert "reply_too_large" in message

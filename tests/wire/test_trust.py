@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from wire_rig import KEY, Raw, ask, make, missing, reply
 
-from ratelimit.errors import HostNotTrusted, NotAnswered
+from ratelimit.errors import BadSettings, HostNotTrusted, NotAnswered
 from ratelimit.wire.messages import request
 from ratelimit.wire.retry import Policy
 from ratelimit.wire.transport import Endpoint, Transport, Unsent
@@ -153,3 +153,19 @@ async def test_netrc_lays_nothing_over_the_key(monkeypatch: pytest.MonkeyPatch, 
     async with Raw(reply()) as server, make(server.url) as client:
         await client.send(ask())
     assert server.requests[0][1]["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_proxy_may_be_named_without_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Raw(reply()) as proxy:
+        monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
+        async with make("http://api.example/v1") as client:
+            await client.send(ask())
+    assert len(proxy.requests) == 1
+
+
+async def test_a_proxy_of_another_kind_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://user:secret@127.0.0.1:1080")
+    with pytest.raises(BadSettings) as caught:
+        async with make("https://api.example/v1"):
+            pass
+    assert str(caught.value) == "https_proxy names a proxy that speaks socks5: one that speaks http, or none"
