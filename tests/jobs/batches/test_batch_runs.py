@@ -113,3 +113,16 @@ async def test_a_request_larger_than_the_queue_is_refused_by_name(place: Batchin
         "large": "this request needs 608 of the batch queue of gpt-4o-mini, which allows at most 500 at once; "
         "lower max_tokens, split the prompt, or choose a higher tier"
     }
+
+
+async def test_no_more_batches_are_created_in_an_hour_than_may_be(
+    place: Batching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ratelimit.jobs.batches.runner._MOST_CREATED", 5)
+    place.ask_for(18, words=WORDS)
+    async with MockServer(echo=True, batch_queue=1_000) as mock:
+        assert (await place.batch(mock, tiers_file=place.queue_of(1_000))).exit_code == 0
+        created = [about["created_at"] for about in batches(mock)]
+    assert len(created) > 10
+    assert all(later - earlier >= 3600 for earlier, later in zip(created, created[5:], strict=False))
+    place.expect_everything(18, words=WORDS)

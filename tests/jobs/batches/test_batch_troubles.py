@@ -10,7 +10,9 @@ from batching import Batching, batches, codes, files, spoil, statuses
 from jobbing import ask, batch_line
 
 from ratelimit.errors import KeyRejected, OutputUnusable
+from ratelimit.jobs.batches.api import Problem
 from ratelimit.jobs.batches.ledger import ledger_path
+from ratelimit.jobs.batches.rejection import queue_full, to_blame
 from ratelimit.jobs.budget import Options
 from ratelimit.testing.mock import MockServer
 
@@ -190,3 +192,47 @@ async def test_cancelling_keeps_what_was_answered(place: Batching) -> None:
     assert [json.loads(line).get("ended") for line in ledger_path(place.output).read_text().splitlines()][-1] == (
         "completed"
     )
+
+
+async def test_an_uploaded_file_that_is_gone_before_its_batch_is_created(
+    place: Batching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.ask_for(4)
+    async with MockServer(echo=True) as mock:
+
+        def lose(number: int, method: str, path: str) -> None:
+            if (number, method, path) == (2, "POST", "batches"):
+                mock._files._stored.clear()
+
+        spoil(monkeypatch, mock, lose)
+        assert (await place.batch(mock)).exit_code == 0
+        assert len(batches(mock)) == 1
+    assert place.said == [
+        (
+            f"a batch was not created, and its file is uploaded again: the service answered 404 invalid_request_error: "
+            f"No such File object: file-{1:024x}"
+        )
+    ]
+    place.expect_everything(4)
+
+
+async def test_a_model_that_the_service_does_not_know(place: Batching) -> None:
+    place.ask_for(2)
+    async with MockServer(echo=True, models=["gpt-4.1-mini"]) as mock:
+        summary = await place.batch(mock)
+        assert len(batches(mock)) == 1
+    assert (summary.exit_code, summary.failures) == (1, {"model_not_found": 2})
+    assert place.said == [f"batch batch_{1:024x} has failed validation; 2 of its rows are bad"]
+    assert place.errors() == dict.fromkeys(("row-0", "row-1"), "The provided model is not supported by the Batch API.")
+
+
+def test_only_the_rows_that_are_named_are_to_blame() -> None:
+    keys = [11, 12, 13]
+    bad = Problem("invalid_json_line", "no", 2)
+    assert to_blame([bad], keys) == {12: bad}
+    assert to_blame([Problem("invalid_json_line", "no", 9)], keys).keys() == set(keys)
+    assert to_blame([bad, Problem("empty_file", "no")], keys).keys() == set(keys)
+    assert to_blame([], keys).keys() == set(keys)
+    assert not queue_full([])
+    assert not queue_full([Problem("token_limit_exceeded"), bad])
+    assert queue_full([Problem("token_limit_exceeded"), Problem("request_limit_exceeded")])
