@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.testing.mock import MockServer
 from ratelimit.wire.client import Client
 from ratelimit.wire.congestion import Congestion
+from ratelimit.wire.messages import request
 from ratelimit.wire.retry import Policy
 
 DOWN = reply({"error": {"message": "The server had an error", "type": "server_error"}}, 500)
@@ -314,3 +316,14 @@ async def test_who_was_refused_stands_in_the_lane_at_its_old_place() -> None:
         await job
         sent = [json.loads(body)["messages"][0]["content"] for _, _, body in server.requests]
         assert sent == ["first", "a", "a", "b", "c"]
+
+
+async def test_a_sender_alone_sends_nothing_after_it_was_stopped() -> None:
+    async with served(reply(), after(1, EMPTY), concurrency=1) as (server, client):
+        await client.send(ask())
+        asked = request(ask())
+        exchange = partial(client.transport.post, asked)
+        done = await asyncio.gather(*[client.sender.send(asked, exchange) for _ in range(5)], return_exceptions=True)
+        assert [type(each).__name__ for each in done] == ["QuotaExhausted"] * 5
+        assert len(server.requests) == 2
+        assert missing(client)["RPM"] <= 1
