@@ -71,7 +71,7 @@ class Lane:
         self.refusals = 0
         self.waiting_for: str | None = None
         self.waiting_until: float | None = None
-        self._loop = loop
+        self.loop = loop
         self._observer = observer
         self._head: Ticket | None = None  # taken off the queue, so that nobody else is while the ledger is asked
         self._queue: list[Ticket] = []
@@ -90,10 +90,10 @@ class Lane:
         Raises `NeverFits` at once for a cost above a whole limit, and `WaitedTooLong` after `wait_at_most` seconds.
         """
         self.ledger.quota.check(cost)
-        now = self._loop.time()
+        now = self.loop.time()
         if self._observer:
             self._tell(Queued(self.name, now, self.waiting + 1))
-        ticket = Ticket(cost, priority, arrival, self._loop.create_future(), now)
+        ticket = Ticket(cost, priority, arrival, self.loop.create_future(), now)
         if (
             self._dispatcher is None
             and self.in_flight < self.concurrency
@@ -113,7 +113,7 @@ class Lane:
 
     async def _in_line(self, ticket: Ticket, wait_at_most: float | None) -> Hold:
         self._join(ticket)
-        alarm = None if wait_at_most is None else self._loop.call_later(wait_at_most, self._give_up, ticket)
+        alarm = None if wait_at_most is None else self.loop.call_later(wait_at_most, self._give_up, ticket)
         try:
             return await ticket.future
         except asyncio.CancelledError:
@@ -135,7 +135,7 @@ class Lane:
         if how in {"used", "refused"}:
             self._answer()
         if self._observer:
-            self._tell(Settled(self.name, self._loop.time(), how, actual.get("tokens", 0)))
+            self._tell(Settled(self.name, self.loop.time(), how, actual.get("tokens", 0)))
         self._changed.set()
 
     def observe(self, hold: Hold, observed: Observed) -> None:
@@ -152,13 +152,13 @@ class Lane:
         changes = self.ledger.refused(hold, observed)
         if self._observer:
             named = next((change.limit for change in changes), None)
-            self._tell(Refused(self.name, self._loop.time(), named, observed.retry_after))
+            self._tell(Refused(self.name, self.loop.time(), named, observed.retry_after))
         self._report(changes)
 
     def cool(self, seconds: float, hold: Hold | None = None) -> None:
         """Send nothing for so long; once for all requests that were on the way together when the first said so."""
         if hold is None or hold.sent_at is None or hold.sent_at > self._cooled_at:
-            self._cooled_at = self._loop.time()
+            self._cooled_at = self.loop.time()
             self.ledger.cool(seconds)
             self._changed.set()
 
@@ -171,7 +171,7 @@ class Lane:
         if changes:
             self._changed.set()
             if self._observer:
-                now = self._loop.time()
+                now = self.loop.time()
                 for change in changes:
                     self._tell(Changed(self.name, now, change))
 
@@ -186,7 +186,7 @@ class Lane:
             try:
                 self._observer(event)
             except Exception as error:  # noqa: BLE001 - whatever an onlooker stumbles over, the lane goes on
-                self._loop.call_exception_handler({"message": f"observer of lane {self.name}", "exception": error})
+                self.loop.call_exception_handler({"message": f"observer of lane {self.name}", "exception": error})
 
     def _is_short(self, cost: Cost, now: float) -> bool:
         """Whether a limit is in the way, which is then what the request waits for, whatever the pace."""
@@ -202,7 +202,7 @@ class Lane:
         self.waiting += 1
         heappush(self._queue, ticket)
         if self._dispatcher is None:
-            self._dispatcher = self._loop.create_task(self._dispatch(), name=f"lane {self.name}")
+            self._dispatcher = self.loop.create_task(self._dispatch(), name=f"lane {self.name}")
         elif self._queue[0] is ticket and (self._head is None or ticket < self._head):
             self._changed.set()
 
@@ -217,7 +217,7 @@ class Lane:
 
     def _give_up(self, ticket: Ticket) -> None:
         if not ticket.future.done():
-            waited = self._loop.time() - ticket.queued_at
+            waited = self.loop.time() - ticket.queued_at
             ticket.future.set_exception(WaitedTooLong(self.name, waited, self.waiting - 1, self.waiting_for))
             self._leave()
 
@@ -226,7 +226,7 @@ class Lane:
         try:
             while (ticket := self._foremost()) is not None:
                 self._changed.clear()
-                now = self._loop.time()
+                now = self.loop.time()
                 if self.in_flight >= self.concurrency:
                     await self._until(None, "concurrency")
                 elif self._is_scouting(now):
@@ -273,7 +273,7 @@ class Lane:
 
     def _sent(self, hold: Hold, queued_at: float) -> None:
         self.in_flight += 1
-        now = self._loop.time()
+        now = self.loop.time()
         self._pacer.spend(hold.cost, now)
         if self.ledger.sent(hold):
             # A line is only crossed while the buckets fill, so that waiting longer there costs nothing.
@@ -286,10 +286,10 @@ class Lane:
     async def _until(self, moment: float | None, reason: str) -> None:
         """Sleep until `moment` or until something changes."""
         if self._observer and (reason, moment) != (self.waiting_for, self.waiting_until):
-            now = self._loop.time()
+            now = self.loop.time()
             self._tell(Waiting(self.name, now, reason, now if moment is None else moment))
         self.waiting_for, self.waiting_until = reason, moment
-        alarm = None if moment is None else self._loop.call_at(moment, self._changed.set)
+        alarm = None if moment is None else self.loop.call_at(moment, self._changed.set)
         try:
             await self._changed.wait()
         finally:
@@ -325,5 +325,5 @@ class Lane:
         if self.waiting and self.waiting_for:
             if self.waiting_until is None:
                 return f"{text}, next when a slot is free" if self.waiting_for == "concurrency" else text
-            return f"{text}, next in {max(self.waiting_until - self._loop.time(), 0):.2f}s ({self.waiting_for})"
+            return f"{text}, next in {max(self.waiting_until - self.loop.time(), 0):.2f}s ({self.waiting_for})"
         return text

@@ -16,6 +16,7 @@ from ratelimit.admission.events import Observer
 from ratelimit.admission.lane import Lane
 from ratelimit.admission.ledger import Ledger, LocalLedger
 from ratelimit.admission.turn import Turn
+from ratelimit.errors import WrongLoop
 from ratelimit.limits.bucket import Limit
 
 P = ParamSpec("P")
@@ -81,8 +82,8 @@ class Scheduler:
 
     def lane(self, name: str) -> Lane:
         """Return the lane of this name."""
+        loop = asyncio.get_running_loop()
         if (lane := self._lanes.get(name)) is None:
-            loop = asyncio.get_running_loop()
             lane = self._lanes[name] = Lane(
                 name,
                 self._ledger(name, loop),
@@ -92,6 +93,8 @@ class Scheduler:
                 observer=self._observer,
                 loop=loop,
             )
+        elif lane.loop is not loop:
+            raise WrongLoop(name)
         return lane
 
     def reserve(
@@ -108,6 +111,9 @@ class Scheduler:
 
         Entering it raises `NeverFits` at once, and `WaitedTooLong` after `wait_at_most` seconds.
         """
+        for amount in (tokens, requests):
+            if not amount >= 0:  # nor is NaN
+                raise ValueError(f"a request costs a number of zero or more, not {amount!r}")
         return Turn(
             self.lane(name),
             {"requests": requests, "tokens": tokens} if tokens else {"requests": requests},

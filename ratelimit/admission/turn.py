@@ -8,6 +8,7 @@ unknown   it was sent and nothing is known: the estimate stands, for the server 
 
 from __future__ import annotations
 
+from math import inf
 from types import TracebackType
 from typing import Self
 
@@ -56,6 +57,8 @@ class Turn:
     def used(self, *, tokens: float | None = None) -> None:
         """End the turn: it was answered, and cost so many tokens if that is known and headers do not tell better."""
         hold = self._held()
+        if tokens is not None and not 0 <= tokens < inf:
+            raise ValueError(f"an answer costs a finite number of tokens, zero or more, not {tokens!r}")
         if tokens is None or self._lane.ledger.quota.hears("tokens"):
             self._end(hold.cost, "used")
         else:

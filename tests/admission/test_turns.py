@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import pytest
@@ -11,10 +12,11 @@ from ratelimit.admission.events import Event, Waiting
 from ratelimit.admission.ledger import LocalLedger
 from ratelimit.admission.scheduler import LaneStatus, LimitStatus, Scheduler
 from ratelimit.admission.turn import Turn
-from ratelimit.errors import AlreadySettled
+from ratelimit.errors import AlreadySettled, WrongLoop
 from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.limits.headers import Observed, Reading
 from ratelimit.limits.quota import Cost, Hold
+from ratelimit.testing.clock import run
 
 RPM, TPM = 600, 60_000
 LIMITS = (Limit("requests", RPM, MINUTE), Limit("tokens", TPM, MINUTE))
@@ -244,3 +246,38 @@ async def _once(scheduler: Scheduler, *, refused: bool) -> None:
 async def _stay(scheduler: Scheduler, tokens: float) -> None:
     async with scheduler.reserve("gpt-4o", tokens=tokens):
         await asyncio.sleep(1_000)
+
+
+@pytest.mark.parametrize("wrong", [-1, math.nan, -math.inf])
+async def test_a_cost_is_a_number_of_zero_or_more(wrong: float) -> None:
+    scheduler, levels = scheduler_and_levels()
+    remedy = f"^a request costs a number of zero or more, not {wrong!r}$"
+    with pytest.raises(ValueError, match=remedy):
+        scheduler.reserve("m", tokens=wrong)
+    with pytest.raises(ValueError, match=remedy):
+        scheduler.reserve("m", requests=wrong)
+    async with scheduler.reserve("m", tokens=800) as turn:
+        with pytest.raises(
+            ValueError, match=f"^an answer costs a finite number of tokens, zero or more, not {wrong!r}$"
+        ):
+            turn.used(tokens=wrong)
+        with pytest.raises(ValueError, match=r"^an answer costs a finite number of tokens, zero or more, not inf$"):
+            turn.used(tokens=math.inf)
+        turn.used(tokens=0)
+    assert levels() == pytest.approx({"RPM": FULL["RPM"] - 1, "TPM": FULL["TPM"]})
+
+
+def test_a_lane_says_so_when_it_is_used_in_another_loop() -> None:
+    scheduler = Scheduler({"m": LIMITS})
+
+    async def ask() -> None:
+        async with scheduler.reserve("m", tokens=800) as turn:
+            turn.used()
+
+    run(ask())
+    with pytest.raises(WrongLoop) as told:
+        run(ask())
+    assert str(told.value) == (
+        "lane m belongs to another event loop, which may have ended; make a Scheduler within each asyncio.run, "
+        "or a BlockingScheduler for threads"
+    )
