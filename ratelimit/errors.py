@@ -51,16 +51,6 @@ class WaitedTooLong(RateLimitError):
         self.waiting_for = waiting_for
 
 
-class WrongLoop(RateLimitError):
-    """A lane belongs to the event loop in which it was first used."""
-
-    def __init__(self, lane: str) -> None:
-        super().__init__(
-            f"lane {lane} belongs to another event loop, which may have ended; make a Scheduler within each "
-            f"asyncio.run, or a BlockingScheduler for threads"
-        )
-
-
 class Deadlock(RateLimitError):
     """A virtual clock found that none of its tasks can ever run again."""
 

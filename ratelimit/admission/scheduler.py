@@ -16,7 +16,7 @@ from ratelimit.admission.events import Observer
 from ratelimit.admission.lane import Lane
 from ratelimit.admission.ledger import Ledger, LocalLedger
 from ratelimit.admission.turn import Turn
-from ratelimit.errors import WrongLoop
+from ratelimit.errors import BadClient
 from ratelimit.limits.bucket import Limit
 
 P = ParamSpec("P")
@@ -94,7 +94,11 @@ class Scheduler:
                 loop=loop,
             )
         elif lane.loop is not loop:
-            raise WrongLoop(name)
+            raise BadClient(
+                f"lane {name}",
+                "belongs to another event loop, which may have ended",
+                "make a Scheduler within each asyncio.run, or a BlockingScheduler for threads",
+            )
         return lane
 
     def reserve(

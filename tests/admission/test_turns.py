@@ -12,7 +12,7 @@ from ratelimit.admission.events import Event, Waiting
 from ratelimit.admission.ledger import LocalLedger
 from ratelimit.admission.scheduler import LaneStatus, LimitStatus, Scheduler
 from ratelimit.admission.turn import Turn
-from ratelimit.errors import AlreadySettled, WrongLoop
+from ratelimit.errors import AlreadySettled, BadClient
 from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.limits.headers import Observed, Reading
 from ratelimit.limits.quota import Cost, Hold
@@ -275,7 +275,7 @@ def test_a_lane_says_so_when_it_is_used_in_another_loop() -> None:
             turn.used()
 
     run(ask())
-    with pytest.raises(WrongLoop) as told:
+    with pytest.raises(BadClient) as told:
         run(ask())
     assert str(told.value) == (
         "lane m belongs to another event loop, which may have ended; make a Scheduler within each asyncio.run, "
