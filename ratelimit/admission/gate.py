@@ -26,6 +26,9 @@ Settling = Literal["headers", "usage", "estimate"]
 """What corrects an estimate: the server's headers or else the usage in the reply; always the usage; nothing."""
 
 
+_NAMES_KEPT = 1000  # fine-tunes and snapshots may have any number of names
+
+
 class Gate:
     """Turns for requests to models."""
 
@@ -44,6 +47,7 @@ class Gate:
         self._for_input = for_input
         self._formula = formula
         self._charging: dict[str, Charging] = {}
+        self._known: dict[str, tuple[Model, Charging, Lane]] = {}
 
     def turn(
         self,
@@ -82,6 +86,16 @@ class Gate:
             return model.name
         return self._for_input(model.name, billed_input(size, model)).name
 
+    def _meet(self, name: str) -> tuple[Model, Charging, Lane]:
+        """Return what stands behind a model's name, and remember it."""
+        model = self._find(name)
+        if model.name not in self._charging:
+            self._charging[model.name] = Charging(self._formula)
+        if len(self._known) >= _NAMES_KEPT:
+            self._known.clear()
+        known = self._known[name] = model, self._charging[model.name], self.scheduler.lane(model.name)
+        return known
+
 
 class Asked(NamedTuple):
     """What is known of a request before it is sent."""
@@ -118,13 +132,13 @@ class GateTurn(Turn):
     def observe(self, observed: Observed) -> None:
         """Learn from the headers of a reply that was not refused."""
         hold, quota = self._held(), self._lane.ledger.quota
+        super().observe(observed)  # first, for the limit may be another than the table's
         for reading in observed.readings:
             bucket = _minute(quota)
             if bucket and (reading.unit, reading.limit) == ("tokens", bucket.limit.amount):
                 taken = charged(quota, hold, bucket, reading)
                 if taken is not None:
                     self.asked.charging.learn(self.asked.size, self.asked.model, taken, bucket.limit.amount)
-        super().observe(observed)
 
     def used(self, *, tokens: float | None = None) -> None:
         """End the turn: it was answered, and its usage says so many tokens."""
@@ -135,4 +149,8 @@ class GateTurn(Turn):
 
 
 def _minute(quota: Quota) -> Bucket | None:
-    return next((b for b in quota.buckets if (b.limit.unit, b.limit.window) == ("tokens", MINUTE)), None)
+    for bucket in quota.buckets:
+        limit = bucket.limit
+        if limit.unit == "tokens" and limit.window == MINUTE:
+            return bucket
+    return None

@@ -114,18 +114,12 @@ class _Asynchronous(Generic[T]):
         self._items: AsyncIterator[T] = aiter(items)
         self._count = 0
         self._pulling = asyncio.Lock()
-        self._exhausted = False
 
     async def pull(self) -> tuple[int, T] | None:
         async with self._pulling:
-            if self._exhausted:
-                return None
             try:
                 item = await anext(self._items)
-            except BaseException as error:
-                self._exhausted = True
-                if isinstance(error, StopAsyncIteration):
-                    return None
-                raise
+            except StopAsyncIteration:
+                return None
             self._count += 1
             return self._count - 1, item

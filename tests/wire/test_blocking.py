@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -206,3 +207,30 @@ def test_a_closed_background_says_so() -> None:
     with pytest.raises(RuntimeError, match=r"^this is closed; open a new one$"):
         background.run(asyncio.sleep(0))
     assert not any(thread.name == "ratelimit" for thread in threading.enumerate())
+
+
+def test_ctrl_c_takes_a_waiting_call_out_of_its_lane() -> None:
+    with Served(Raw(after(60, reply()))) as url, BlockingClient(make(url)) as client:
+        main = threading.get_ident()
+        threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            client.send(ask())
+        assert [lane.in_flight for lane in client.snapshot()] == [0]
+        assert client.count.attempts == 1
+
+
+def test_results_that_wait_for_their_turn_take_room() -> None:
+    pulled = 0
+
+    def bodies() -> Iterator[dict[str, Any]]:
+        nonlocal pulled
+        for n in range(60):
+            pulled += 1
+            yield ask(f"{n}")
+
+    with Served(Raw(reply(), after(0.3, reply()), reply())) as url, BlockingClient(make(url)) as client:
+        taken = 0
+        for _ in client.map(bodies(), ordered=True, window=5):
+            taken += 1
+            assert pulled <= taken + 5
+        assert (taken, pulled) == (60, 60)

@@ -327,3 +327,14 @@ async def test_a_sender_alone_sends_nothing_after_it_was_stopped() -> None:
         assert [type(each).__name__ for each in done] == ["QuotaExhausted"] * 5
         assert len(server.requests) == 2
         assert missing(client)["RPM"] <= 1
+
+
+async def test_any_answer_ends_an_outage() -> None:
+    refused = reply({"error": {"message": "no"}}, 400)
+    async with served(reply(), *[after(0.1, DOWN)] * 100, refused, after(5, reply())) as (_, client):
+        await client.send(ask())
+        job = asyncio.create_task(outcomes(client, 100))
+        await asyncio.sleep(0.9)
+        assert client.sender.paused
+        assert await job == {"NoneType": 99, "RequestFailed": 1}
+        assert now() < 20  # five seconds for each round of a concurrency that grows again

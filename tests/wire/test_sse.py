@@ -135,3 +135,11 @@ def test_a_line_without_end_is_not_kept() -> None:
     assert len(listener._rest) < 17_000_000
     listener.feed(b'"usage": 1}\n' + event(usage={"prompt_tokens": 5}))
     assert listener.usage == Usage(prompt_tokens=5)
+
+
+def test_the_end_of_a_line_too_long_is_no_line() -> None:
+    listener = Listener()
+    listener.feed(b"data: " + b"x" * 17_000_000)
+    listener.feed(b'data: {"usage": {"prompt_tokens": 9}}\n')
+    assert listener.usage is None
+    assert listener.begun

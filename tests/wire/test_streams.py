@@ -190,7 +190,7 @@ async def test_a_stream_that_breaks_off_raises_and_keeps_its_estimate(end: Act, 
 
 
 async def test_a_connection_lost_after_the_last_word_is_no_failure() -> None:
-    async with served(then_reset(EVENTS, STREAM)) as (_, client):
+    async with served(then_reset(CHUNKED, chunk(STREAM))) as (_, client):
         assert await read(client) == (STREAM, None)
         assert client.count.succeeded == 1
 
