@@ -26,9 +26,6 @@ Settling = Literal["headers", "usage", "estimate"]
 """What corrects an estimate: the server's headers or else the usage in the reply; always the usage; nothing."""
 
 
-_NAMES_KEPT = 1000  # fine-tunes and snapshots may have any number of names
-
-
 class Gate:
     """Turns for requests to models."""
 
@@ -47,7 +44,6 @@ class Gate:
         self._for_input = for_input
         self._formula = formula
         self._charging: dict[str, Charging] = {}
-        self._known: dict[str, tuple[Model, Charging, Lane]] = {}
 
     def turn(
         self,
@@ -68,13 +64,11 @@ class Gate:
         charging = self._charging.setdefault(lane.name, Charging(self._formula))
         minute = _minute(lane.ledger.quota)
         check(size, model, minute.limit if minute else None)
-        estimate: float = charging.estimate(size, model) if minute else 0
-        if minute:
-            estimate = min(estimate, minute.limit.amount)  # a careful formula refuses nothing that may well pass
+        asked = Asked(size, model, charging, self.charges)
         return GateTurn(
             lane,
-            {"requests": 1, "tokens": estimate} if estimate else {"requests": 1},
-            Asked(size, model, charging, self.charges),
+            asked.cost(minute),
+            asked,
             priority=priority,
             arrival=self.scheduler.arrive() if arrival is None else arrival,
             wait_at_most=wait_at_most,
@@ -86,16 +80,6 @@ class Gate:
             return model.name
         return self._for_input(model.name, billed_input(size, model)).name
 
-    def _meet(self, name: str) -> tuple[Model, Charging, Lane]:
-        """Return what stands behind a model's name, and remember it."""
-        model = self._find(name)
-        if model.name not in self._charging:
-            self._charging[model.name] = Charging(self._formula)
-        if len(self._known) >= _NAMES_KEPT:
-            self._known.clear()
-        known = self._known[name] = model, self._charging[model.name], self.scheduler.lane(model.name)
-        return known
-
 
 class Asked(NamedTuple):
     """What is known of a request before it is sent."""
@@ -104,6 +88,14 @@ class Asked(NamedTuple):
     model: Model
     charging: Charging
     charges: Settling
+
+    def cost(self, minute: Bucket | None) -> Cost:
+        """Return what to reserve, by what is known of the server's charges now."""
+        if minute is None:
+            return {"requests": 1}
+        # A careful formula refuses nothing that may well pass.
+        tokens = min(self.charging.estimate(self.size, self.model), minute.limit.amount)
+        return {"requests": 1, "tokens": tokens} if tokens else {"requests": 1}
 
 
 class GateTurn(Turn):
@@ -128,6 +120,10 @@ class GateTurn(Turn):
     def lane(self) -> Lane:
         """The lane it stands in."""
         return self._lane
+
+    def _price(self) -> Cost:
+        """Return the estimate anew: while it waited, a reply may have shown how the server charges."""
+        return self.asked.cost(_minute(self._lane.ledger.quota))
 
     def observe(self, observed: Observed) -> None:
         """Learn from the headers of a reply that was not refused."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import AbstractEventLoop, Future, Task
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from heapq import heapify, heappop, heappush, heappushpop
 from math import inf
 
@@ -34,10 +34,11 @@ _LITTER = 64  # tickets left behind that are not worth sweeping up
 class Ticket:
     """A place in the queue."""
 
-    __slots__ = ("arrival", "cost", "future", "priority", "queued_at")
+    __slots__ = ("arrival", "cost", "future", "price", "priority", "queued_at")
 
     def __init__(self, cost: Cost, priority: float, arrival: int, future: Future[Hold], queued_at: float) -> None:
         self.cost = cost
+        self.price: Callable[[], Cost] | None = None
         self.priority = priority
         self.arrival = arrival
         self.future = future
@@ -84,9 +85,18 @@ class Lane:
         self._cooled_at = -inf
         self._pacer = Pacer(pace)
 
-    def admit(self, cost: Cost, *, priority: float, arrival: int, wait_at_most: float | None = None) -> Awaitable[Hold]:
+    def admit(
+        self,
+        cost: Cost,
+        *,
+        priority: float,
+        arrival: int,
+        wait_at_most: float | None = None,
+        price: Callable[[], Cost] | None = None,
+    ) -> Awaitable[Hold]:
         """Wait for a turn; the caller has a slot and a hold afterwards, and nothing if it is cancelled meanwhile.
 
+        `price` says what the request costs when it is about to go, where that may be known better than when it came.
         Raises `NeverFits` at once for a cost above a whole limit, and `WaitedTooLong` after `wait_at_most` seconds.
         """
         self.ledger.quota.check(cost)
@@ -94,6 +104,7 @@ class Lane:
         if self._observer:
             self._tell(Queued(self.name, now, self.waiting + 1))
         ticket = Ticket(cost, priority, arrival, self.loop.create_future(), now)
+        ticket.price = price
         if (
             self._dispatcher is None
             and self.in_flight < self.concurrency
@@ -227,6 +238,8 @@ class Lane:
             while (ticket := self._foremost()) is not None:
                 self._changed.clear()
                 now = self.loop.time()
+                if ticket.price:
+                    ticket.cost = ticket.price()
                 if self.in_flight >= self.concurrency:
                     await self._until(None, "concurrency")
                 elif self._is_scouting(now):

@@ -40,7 +40,11 @@ class Turn:
             raise AlreadySettled(repr(self), self.how or "taken")
         self._asked = True
         self._hold = await self._lane.admit(
-            self.cost, priority=self.priority, arrival=self.arrival, wait_at_most=self.wait_at_most
+            self.cost,
+            priority=self.priority,
+            arrival=self.arrival,
+            wait_at_most=self.wait_at_most,
+            price=self._price,
         )
         return self
 
@@ -49,6 +53,10 @@ class Turn:
     ) -> None:
         if self.how is None:
             self.unknown()
+
+    def _price(self) -> Cost:
+        """Return what the request costs, as far as that is known by the time it goes."""
+        return self.cost
 
     def observe(self, observed: Observed) -> None:
         """Learn from the headers of the reply."""

@@ -22,6 +22,7 @@ from typing import Literal
 
 from ratelimit.limits.bucket import MINUTE, Bucket, Limit
 from ratelimit.limits.headers import Observed, Reading
+from ratelimit.limits.meter import SLOT
 from ratelimit.limits.quota import Hold, Quota
 
 _TRUNCATED = 0.001  # seconds; resets are cut to whole milliseconds
@@ -110,13 +111,14 @@ def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, now: float, 
 def charged(quota: Quota, hold: Hold, bucket: Bucket, reading: Reading) -> float | None:
     """Return what the server took for this one request, when nothing else can have moved its bucket.
 
-    That is so for a request that found the bucket full and was alone on the way; headers count in whole numbers.
+    That is so for a request that found the bucket full and was alone on the way; headers count in whole numbers. The
+    next may leave `slack` after it, so that moment itself, and the slot of the meter it lies in, is not looked at.
     """
     mark = hold.marks.get(bucket)
     if mark is None or hold.sent_at is None or reading.remaining is None:
         return None
     unit, own, start = bucket.limit.unit, hold.cost.get(bucket.limit.unit, 0), hold.sent_at - MINUTE
-    alone = quota.meter.between(unit, start, hold.sent_at + quota.slack) <= own
+    alone = quota.meter.between(unit, start, hold.sent_at + quota.slack - 2 * SLOT) <= own
     if not alone or mark.missing > own:
         return None
     return bucket.limit.amount - reading.remaining

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ratelimit.errors import KeyRejected, NotAnswered, QuotaExhausted, RateLimitError, RequestFailed
-from ratelimit.limits.headers import Observed, parse, parse_refusal
+from ratelimit.limits.headers import NOTHING, Observed, parse, parse_refusal
 from ratelimit.wire.messages import Reply, Trouble, Usage
 from ratelimit.wire.transport import NoAnswer, Unsent
 
@@ -64,9 +64,9 @@ class Verdict:
         return not self.limited and not self.slowed
 
 
-def judge(reply: Reply) -> Verdict:
-    """Judge a whole reply."""
-    observed = parse(reply.headers)
+def judge(reply: Reply, *, heed: bool = True) -> Verdict:
+    """Judge a whole reply; `heed` is whether the headers of one that is fine are worth reading."""
+    observed = parse(reply.headers) if heed or reply.status >= 300 else NOTHING
     found = reply.envelope()
     trouble, usage = found or (None, None)
     if 200 <= reply.status < 300:

@@ -28,6 +28,8 @@ from ratelimit.wire.transport import NoAnswer, Unsent
 Exchange = Callable[[], Awaitable[Reply]]
 """Sends the request once and returns the reply, or raises `Unsent` or `NoAnswer`."""
 
+_HEED_EVERY = 0.02  # seconds; limits, drift and rivals move far more slowly
+
 
 @dataclass(slots=True)
 class Count:
@@ -52,6 +54,7 @@ class Sender:
         self._policy = policy or Policy()
         self._outage = Outage(self._policy)
         self._congestion: dict[str, Congestion] = {}
+        self._heard_at: dict[str, float] = {}
         self._waiting: set[asyncio.Task[Any]] = set()
         self._dismissed: dict[asyncio.Task[Any], JobStopped] = {}
 
@@ -184,7 +187,7 @@ class Sender:
                 raise
             if keep_open and 200 <= reply.status < 300:
                 return reply
-            verdict = judge(reply)
+            verdict = judge(reply, heed=self._heeds(turn))
             self.settle(turn, verdict)
         except BaseException:
             if turn.how is None:
@@ -192,6 +195,14 @@ class Sender:
             raise
         self.conclude(turn, verdict)
         return reply
+
+    def _heeds(self, turn: GateTurn) -> bool:
+        """Return whether a reply's headers are worth reading: at hundreds a second, each tells what the last did."""
+        now, name = asyncio.get_running_loop().time(), turn.lane.name
+        if now - self._heard_at.get(name, float("-inf")) < _HEED_EVERY:
+            return False
+        self._heard_at[name] = now
+        return True
 
     def settle(self, turn: GateTurn, verdict: Verdict) -> None:
         """End a turn by what its reply says."""
