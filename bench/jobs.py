@@ -2,8 +2,9 @@
 
 The client is `ratelimit run` in a process of its own, the service the mock in another, on one machine. Processor time
 is that of the client's process alone, less that of a run of one row, and is compared with a bare aiohttp loop that
-posts the same bodies, as many at once, and reads the replies. Memory is sampled while the job runs. `--real` adds two jobs of
-two minutes, one bound by requests a minute and one by tokens, and compares their time with the least the limits allow.
+posts the same bodies, as many at once, and reads the replies. Memory is sampled while the job runs. `--real` adds two
+jobs of two minutes, one bound by requests a minute and one by tokens, and compares their time with the least that the
+limits allow.
 
     python bench/jobs.py [--rows 20000] [--real] [--out bench/results/jobs.json]
 
