@@ -129,7 +129,8 @@ class Client:
         result; what stops everything (no credits, a rejected key) is raised.
         """
         handle = partial(outcome, self, path, priority)
-        many = Many(handle, bodies, self.concurrency if window is None else window)
+        # Room for as many results again as are under way, so that who has an answer need not wait for it to be taken.
+        many = Many(handle, bodies, 2 * self.concurrency if window is None else window, self.concurrency)
         async with aclosing(many.run(ordered=ordered)) as results:
             async for result in results:
                 yield result

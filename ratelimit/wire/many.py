@@ -15,13 +15,13 @@ class Many(Generic[T, R]):
     """At most `window` items exist at any time, from when they are pulled to when their results are taken."""
 
     def __init__(
-        self, handle: Callable[[int, T], Awaitable[R]], items: Iterable[T] | AsyncIterable[T], window: int
+        self, handle: Callable[[int, T], Awaitable[R]], items: Iterable[T] | AsyncIterable[T], window: int, workers: int
     ) -> None:
         if window < 1:
             raise ValueError(f"window is {window}; at least one request must have room")
         self._handle = handle
         self._pull = _Asynchronous(items).pull if isinstance(items, AsyncIterable) else _Synchronous(items).pull
-        self._window = window
+        self._workers = min(workers, window)
         self._room = window
         self._idle: deque[asyncio.Future[None]] = deque()  # workers that wait for room
         self._done: deque[tuple[int, R]] = deque()
@@ -31,8 +31,8 @@ class Many(Generic[T, R]):
 
     async def run(self, *, ordered: bool) -> AsyncGenerator[R]:
         """Yield every result; what a worker raises ends the pulling, and is raised after the results on the way."""
-        self._working = self._window
-        workers = [asyncio.create_task(self._work(), name="map") for _ in range(self._window)]
+        self._working = self._workers
+        workers = [asyncio.create_task(self._work(), name="map") for _ in range(self._workers)]
         early: dict[int, R] = {}
         following = 0
         try:

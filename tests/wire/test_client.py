@@ -182,7 +182,7 @@ async def test_nothing_to_do() -> None:
     async with served(reply()) as (_, client):
         assert [r async for r in client.map([])] == []
     with pytest.raises(ValueError, match=r"^window is 0; at least one request must have room$"):
-        Many(asyncio.sleep, [], 0)
+        Many(asyncio.sleep, [], 0, 5)
 
 
 async def test_a_map_that_is_cancelled_leaves_nothing_behind() -> None:
