@@ -121,6 +121,9 @@ class GateTurn(Turn):
         """The lane it stands in."""
         return self._lane
 
+    def _pricing(self) -> Callable[[], Cost]:
+        return self._price
+
     def _price(self) -> Cost:
         """Return the estimate anew: while it waited, a reply may have shown how the server charges."""
         return self.asked.cost(_minute(self._lane.ledger.quota))

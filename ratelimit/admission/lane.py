@@ -34,11 +34,10 @@ _LITTER = 64  # tickets left behind that are not worth sweeping up
 class Ticket:
     """A place in the queue."""
 
-    __slots__ = ("arrival", "cost", "future", "price", "priority", "queued_at")
+    __slots__ = ("arrival", "cost", "future", "priority", "queued_at")
 
     def __init__(self, cost: Cost, priority: float, arrival: int, future: Future[Hold], queued_at: float) -> None:
         self.cost = cost
-        self.price: Callable[[], Cost] | None = None
         self.priority = priority
         self.arrival = arrival
         self.future = future
@@ -48,6 +47,14 @@ class Ticket:
         if self.priority != other.priority:
             return self.priority < other.priority
         return self.arrival < other.arrival
+
+
+class PricedTicket(Ticket):
+    """A place in the queue of one whose cost may be known better by the time it goes."""
+
+    __slots__ = ("price",)
+
+    price: Callable[[], Cost]
 
 
 class Lane:
@@ -103,8 +110,10 @@ class Lane:
         now = self.loop.time()
         if self._observer:
             self._tell(Queued(self.name, now, self.waiting + 1))
-        ticket = Ticket(cost, priority, arrival, self.loop.create_future(), now)
-        ticket.price = price
+        kind = Ticket if price is None else PricedTicket
+        ticket = kind(cost, priority, arrival, self.loop.create_future(), now)
+        if isinstance(ticket, PricedTicket) and price:
+            ticket.price = price
         if (
             self._dispatcher is None
             and self.in_flight < self.concurrency
@@ -238,7 +247,7 @@ class Lane:
             while (ticket := self._foremost()) is not None:
                 self._changed.clear()
                 now = self.loop.time()
-                if ticket.price:
+                if isinstance(ticket, PricedTicket):
                     ticket.cost = ticket.price()
                 if self.in_flight >= self.concurrency:
                     await self._until(None, "concurrency")

@@ -8,6 +8,7 @@ unknown   it was sent and nothing is known: the estimate stands, for the server 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from types import TracebackType
 from typing import Self
@@ -44,7 +45,7 @@ class Turn:
             priority=self.priority,
             arrival=self.arrival,
             wait_at_most=self.wait_at_most,
-            price=self._price,
+            price=self._pricing(),
         )
         return self
 
@@ -54,9 +55,9 @@ class Turn:
         if self.how is None:
             self.unknown()
 
-    def _price(self) -> Cost:
-        """Return what the request costs, as far as that is known by the time it goes."""
-        return self.cost
+    def _pricing(self) -> Callable[[], Cost] | None:
+        """Return what tells the cost by the time the request goes, where it may be known better then."""
+        return None
 
     def observe(self, observed: Observed) -> None:
         """Learn from the headers of the reply."""
