@@ -25,8 +25,8 @@ from ratelimit.wire.judge import Verdict
 
 T = TypeVar("T")
 
-_WEIGHT = 0.02  # of one attempt in the share that fails: three in ten must never look like more than half
-_DOWN = 0.5
+_WEIGHT = 0.02  # of one attempt in the share that fails: three in ten must never look like six
+_DOWN = 0.6
 _FIRST_PROBE, _LAST_PROBE = 1.0, 30.0  # seconds between one request and the next while the service is down
 
 _RAREST = 30.0  # seconds between two looks whether the service is back

@@ -106,7 +106,7 @@ def test_the_figures_are_those_of_the_code() -> None:
     assert f"`retry_attempts` ({policy.attempts})" in PAGE
     assert f"`longest_wait` ({policy.longest_wait:g} s)" in PAGE
     assert f"up to {policy.first_wait:g} s, {2 * policy.first_wait:g} s, {4 * policy.first_wait:g} s" in PAGE
-    assert (policy.share, policy.reserve, _DOWN) == (0.2, 20, 0.5)
+    assert (policy.share, policy.reserve, _DOWN) == (0.2, 20, 0.6)
     assert f"after {_FIRST_PROBE:g} s, {2 * _FIRST_PROBE:g} s, ... {_LAST_PROBE:g} s" in PAGE
     assert f"| {', '.join(map(str, sorted(_CURABLE)))}, 500 and above except " in PAGE
     assert f"except {' and '.join(map(str, sorted(_INCURABLE)))}" in PAGE

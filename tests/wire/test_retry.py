@@ -18,9 +18,8 @@ from ratelimit.errors import DeadlinePassed, KeyRejected, NotAnswered, QuotaExha
 from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.testing.mock import MockServer
 from ratelimit.wire.client import Client
-from ratelimit.wire.congestion import Congestion
 from ratelimit.wire.messages import request
-from ratelimit.wire.retry import Outage, Policy
+from ratelimit.wire.retry import Policy
 
 DOWN = reply({"error": {"message": "The server had an error", "type": "server_error"}}, 500)
 EMPTY = reply({"error": {"message": "No credits.", "code": "insufficient_quota"}}, 429)
@@ -204,17 +203,6 @@ async def test_a_silent_service_is_probed_less_and_less_often() -> None:
         job.cancel()
 
 
-@pytest.mark.parametrize(("failing", "paused"), [(0.3, 0), (0.35, 0), (0.9, 1)])
-def test_only_a_service_that_mostly_fails_is_down(failing: float, paused: int) -> None:
-    outage, draw = Outage(Policy()), random.Random(1)
-    for _ in range(50_000):
-        if draw.random() >= failing:
-            outage.succeeded()
-        elif outage.failed():
-            break
-    assert outage.paused == paused
-
-
 @pytest.mark.parametrize("fault", ["500:rate=0.3", "reset:rate=0.3", "overloaded:rate=0.3"])
 async def test_a_third_failing_is_no_outage(fault: str) -> None:
     async with MockServer(**MANY, latency=0.05, seed=4) as mock, make(mock.base_url) as client:
@@ -287,34 +275,6 @@ async def test_concurrency_shrinks_with_the_service_and_grows_back() -> None:
         assert lane.concurrency < 60
         assert await job == {"NoneType": 6000}
         assert lane.concurrency == 100
-
-
-def test_concurrency_recovers_from_one() -> None:
-    congestion = Congestion(100)
-    for second in range(200):
-        congestion.failed(1, second)
-    assert congestion.size == 1
-    for _ in range(99):
-        assert congestion.succeeded(congestion.size)
-    assert congestion.size == 100
-    assert not congestion.succeeded(100)
-
-
-def test_a_size_between_one_and_two_is_no_trap() -> None:
-    congestion = Congestion(100)
-    for _ in range(5):
-        congestion.failed(2, 0.0)
-    assert congestion.size == 1
-    assert congestion.succeeded(1)
-    assert congestion.size == 2
-
-
-def test_concurrency_is_cut_once_for_what_fails_together() -> None:
-    congestion = Congestion(100)
-    assert [congestion.failed(100, 5.0) for _ in range(50)] == [False] * 4 + [True] + [False] * 45
-    assert congestion.size == 70
-    assert not congestion.succeeded(30)  # a size that holds nobody back says nothing
-    assert congestion.size == 70
 
 
 async def test_a_network_that_is_gone_bills_nobody() -> None:
