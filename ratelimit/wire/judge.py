@@ -66,12 +66,13 @@ class Verdict:
 
 def judge(reply: Reply, *, heed: bool = True) -> Verdict:
     """Judge a whole reply; `heed` is whether the headers of one that is fine are worth reading."""
-    observed = parse(reply.headers) if heed or reply.status >= 300 else NOTHING
     found = reply.envelope()
     trouble, usage = found or (None, None)
+    done = found is not None and trouble is None and 200 <= reply.status < 300
+    observed = parse(reply.headers) if heed or not done else NOTHING
+    if done:
+        return Verdict("done", observed, usage=usage)
     if 200 <= reply.status < 300:
-        if found and trouble is None:
-            return Verdict("done", observed, usage=usage)
         trouble = trouble or broken(reply.body)
         return replace(trouble_verdict(status_of(trouble), trouble, observed, reply.request_id), usage=usage)
     if trouble is None:

@@ -225,3 +225,9 @@ def test_an_exchange_without_a_reply_is_worth_another() -> None:
     assert str(silent.error) == (
         "x was silent; it may have been billed. If this persists, look at the network, the base URL and the time-outs"
     )
+
+
+def test_an_error_inside_a_200_is_heeded_whatever_else_is_not() -> None:
+    raw = json.dumps(error("wait", None, 429)).encode()
+    assert judge(Reply(200, {"retry-after": "7"}, raw), heed=False).after == 7
+    assert judge(Reply(200, {"retry-after": "7"}, b"{}"), heed=False).observed.retry_after is None
