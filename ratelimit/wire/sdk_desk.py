@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from ratelimit.admission.blocking import Background
 from ratelimit.admission.gate import GateTurn
-from ratelimit.errors import JobStopped, RateLimitError
+from ratelimit.errors import JobStopped, NotAnswered, RateLimitError
 from ratelimit.limits.headers import parse
 from ratelimit.wire.judge import Verdict, status_of, trouble_verdict
 from ratelimit.wire.messages import Reply, Request
@@ -103,7 +103,7 @@ class Desk:
 
         try:
             return await self._wait(waiter, asked, alone, priority, deadline)
-        except TimeoutError:
+        except (TimeoutError, NotAnswered):  # the latter where it was sent away on its way out, and may not try again
             if waiter.why is not None:
                 raise waiter.why from None
             raise
