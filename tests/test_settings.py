@@ -18,12 +18,12 @@ from typing import Any, get_args
 
 import pytest
 
-from ratelimit import settings as module
 from ratelimit.admission.gate import Settling
 from ratelimit.errors import BadSettings
 from ratelimit.limits.charge import Formula
 from ratelimit.limits.tiers import TIERS
 from ratelimit.settings import AZURE_KEY, NAMES, PREFIX, VENDOR, Secret, Settings, load_settings
+from ratelimit.settings import declared as module
 
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
 KEY = "sk-proj-abcDEF_123-xyz"

@@ -1,0 +1,31 @@
+"""The base of every error, and how text from elsewhere is shown in one."""
+
+from __future__ import annotations
+
+
+class RateLimitError(Exception):
+    """Anything this project raises on purpose; `exit_code` is what the command line ends with because of it."""
+
+    exit_code = 1
+
+
+class JobStopped(RateLimitError):
+    """Nothing that is left can succeed until somebody acts; what is left is untouched."""
+
+    exit_code = 3
+
+
+def printable(text: str, most: int = 500) -> str:
+    """Return text from elsewhere so that a terminal shows it and does nothing else."""
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text[:most]
+    )
+    return f"{shown}..." if len(text) > most else shown
+
+
+def toml_key(name: str) -> str:
+    """A name as a key of TOML, in quotes where it needs them, as a terminal may show it."""
+    if name and len(name) <= 100 and all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
+        return name
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{printable(quoted, 100)}"'
