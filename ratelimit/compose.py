@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from ratelimit.admission.events import Observer
+from ratelimit.admission.events import Observers
 from ratelimit.admission.gate import Gate
 from ratelimit.admission.scheduler import Scheduler
 from ratelimit.errors import NoKey
@@ -53,7 +53,7 @@ def make_scheduler(
     settings: Settings,
     table: Table,
     *,
-    observer: Observer | None = None,
+    observer: Observers = None,
     spent: Spent | None = None,
     elapsed: float = 0,
 ) -> Scheduler:
@@ -74,7 +74,7 @@ def make_sender(
     settings: Settings,
     table: Table,
     *,
-    observer: Observer | None = None,
+    observer: Observers = None,
     spent: Spent | None = None,
     elapsed: float = 0,
 ) -> Sender:
@@ -121,7 +121,7 @@ def make_client(
     settings: Settings,
     *,
     table: Table | None = None,
-    observer: Observer | None = None,
+    observer: Observers = None,
     spent: Spent | None = None,
     elapsed: float = 0,
 ) -> Client:
@@ -131,6 +131,6 @@ def make_client(
     return Client(sender, make_transport(settings), concurrency=settings.concurrency)
 
 
-def open_client(*, observer: Observer | None = None, **settings: Any) -> Client:
+def open_client(*, observer: Observers = None, **settings: Any) -> Client:
     """Return a client for these settings; what is not given comes from the environment and the working directory."""
     return make_client(load_settings(**settings), observer=observer)

@@ -15,7 +15,7 @@ import math
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ratelimit.admission.events import Observer
+from ratelimit.admission.events import Observers
 from ratelimit.compose import Spent, make_sender, make_table
 from ratelimit.errors import BadClient
 from ratelimit.limits.tiers import Table
@@ -36,7 +36,7 @@ def rate_limited(
     share: object | None = None,
     priority: float = 0,
     deadline: float | None = None,
-    observer: Observer | None = None,
+    observer: Observers = None,
     table: Table | None = None,
     **settings: Any,
 ) -> C:
@@ -61,7 +61,7 @@ def rate_limited(
     return limited(client, limiter, priority=priority, deadline=deadline)
 
 
-def _maker(client: object, table: Table | None, observer: Observer | None, given: dict[str, Any]) -> Any:
+def _maker(client: object, table: Table | None, observer: Observers, given: dict[str, Any]) -> Any:
     settings = load_settings(**given)
     if settings.origin("retry_attempts") == "the default":
         settings = replace(settings, retry_attempts=getattr(client, "max_retries", 0) + 1)

@@ -74,6 +74,10 @@ class Gate:
             wait_at_most=wait_at_most,
         )
 
+    def model(self, name: str) -> Model:
+        """Return the family that a model belongs to."""
+        return self._find(name)
+
     def _lane_of(self, size: Size, model: Model) -> str:
         """Return the name of the family whose limits count: some have others for long inputs."""
         if self._for_input is None or size.utf8_bytes < _SHORT:

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from heapq import heapify, heappop, heappush, heappushpop
 from math import inf
 
-from ratelimit.admission.events import Changed, Event, Granted, Observer, Queued, Refused, Settled, Waiting
+from ratelimit.admission.events import Audience, Changed, Granted, Paused, Queued, Refused, Settled, Waiting
 from ratelimit.admission.ledger import Ledger
 from ratelimit.admission.pacing import Pacer
 from ratelimit.errors import RateLimitError, WaitedTooLong
@@ -28,6 +28,7 @@ from ratelimit.limits.drift import Change
 from ratelimit.limits.headers import Observed
 from ratelimit.limits.quota import UNSENT, Cost, Hold
 
+_LONG = 61.0  # seconds; no limit of a minute makes anybody wait longer
 _LITTER = 64  # tickets left behind that are not worth sweeping up
 
 
@@ -68,7 +69,7 @@ class Lane:
         concurrency: int,
         pace: float,
         patience: float,
-        observer: Observer | None,
+        audience: Audience,
         loop: AbstractEventLoop,
     ) -> None:
         self.name = name
@@ -80,7 +81,8 @@ class Lane:
         self.waiting_for: str | None = None
         self.waiting_until: float | None = None
         self.loop = loop
-        self._observer = observer
+        self._audience = audience
+        self._waited_for: str | None = None  # last of all, since somebody waits
         self._head: Ticket | None = None  # taken off the queue, so that nobody else is while the ledger is asked
         self._queue: list[Ticket] = []
         self._changed = asyncio.Event()
@@ -108,8 +110,8 @@ class Lane:
         """
         self.ledger.quota.check(cost)
         now = self.loop.time()
-        if self._observer:
-            self._tell(Queued(self.name, now, self.waiting + 1))
+        if Queued in self._audience:
+            self._audience.tell(Queued(self.name, now, self.waiting + 1), self.loop)
         kind = Ticket if price is None else PricedTicket
         ticket = kind(cost, priority, arrival, self.loop.create_future(), now)
         if isinstance(ticket, PricedTicket) and price:
@@ -154,8 +156,8 @@ class Lane:
             self._scout = None
         if how in {"used", "refused"}:
             self._answer()
-        if self._observer:
-            self._tell(Settled(self.name, self.loop.time(), how, actual.get("tokens", 0)))
+        if Settled in self._audience:
+            self._audience.tell(Settled(self.name, self.loop.time(), how, actual.get("tokens", 0)), self.loop)
         self._changed.set()
 
     def observe(self, hold: Hold, observed: Observed) -> None:
@@ -170,9 +172,9 @@ class Lane:
         """Learn from a refusal that a limit was the reason for."""
         self.refusals += 1
         changes = self.ledger.refused(hold, observed)
-        if self._observer:
+        if Refused in self._audience:
             named = next((change.limit for change in changes), None)
-            self._tell(Refused(self.name, self.loop.time(), named, observed.retry_after))
+            self._audience.tell(Refused(self.name, self.loop.time(), named, observed.retry_after), self.loop)
         self._report(changes)
 
     def cool(self, seconds: float, hold: Hold | None = None) -> None:
@@ -190,23 +192,16 @@ class Lane:
     def _report(self, changes: Sequence[Change]) -> None:
         if changes:
             self._changed.set()
-            if self._observer:
+            if Changed in self._audience:
                 now = self.loop.time()
                 for change in changes:
-                    self._tell(Changed(self.name, now, change))
+                    self._audience.tell(Changed(self.name, now, change), self.loop)
 
     def _answer(self) -> None:
         if not self._answered:
             self._answered = True
             self._scout = None
             self._changed.set()
-
-    def _tell(self, event: Event) -> None:
-        if self._observer:
-            try:
-                self._observer(event)
-            except Exception as error:  # noqa: BLE001 - whatever an onlooker stumbles over, the lane goes on
-                self.loop.call_exception_handler({"message": f"observer of lane {self.name}", "exception": error})
 
     def _is_short(self, cost: Cost, now: float) -> bool:
         """Whether a limit is in the way, which is then what the request waits for, whatever the pace."""
@@ -259,7 +254,7 @@ class Lane:
                 elif self._is_short(ticket.cost, now):
                     await self._serve(ticket)
                 else:
-                    self.waiting_for, self.waiting_until = "pace", None
+                    self.waiting_for, self.waiting_until = self._waited_for, _ = "pace", None
                     await self._pacer.wait()
         except Exception as error:  # noqa: BLE001 - nobody may wait for a dispatcher that is no more
             self._fail(error)
@@ -302,21 +297,29 @@ class Lane:
             self._scout, self._scouting_until = hold, now + self._patience * (2 if self._answered else 1)
         elif not self._answered:  # nobody knows how full the buckets really are
             self._scout, self._scouting_until = hold, now + self._pacer.gap(self.ledger.quota, hold.cost)
-        if self._observer:
-            self._tell(Granted(self.name, now, now - queued_at, hold.cost.get("tokens", 0)))
+        if Granted in self._audience:
+            waited_for = self._waited_for if now > queued_at else None
+            tokens = hold.cost.get("tokens", 0)
+            self._audience.tell(Granted(self.name, now, now - queued_at, tokens, waited_for), self.loop)
 
     async def _until(self, moment: float | None, reason: str) -> None:
         """Sleep until `moment` or until something changes."""
-        if self._observer and (reason, moment) != (self.waiting_for, self.waiting_until):
-            now = self.loop.time()
-            self._tell(Waiting(self.name, now, reason, now if moment is None else moment))
-        self.waiting_for, self.waiting_until = reason, moment
+        if (reason, moment) != (self.waiting_for, self.waiting_until):
+            self._note_wait(reason, moment)
+        self.waiting_for, self.waiting_until = self._waited_for, _ = reason, moment
         alarm = None if moment is None else self.loop.call_at(moment, self._changed.set)
         try:
             await self._changed.wait()
         finally:
             if alarm:
                 alarm.cancel()
+
+    def _note_wait(self, reason: str, moment: float | None) -> None:
+        now = self.loop.time()
+        if Waiting in self._audience:
+            self._audience.tell(Waiting(self.name, now, reason, now if moment is None else moment), self.loop)
+        if moment is not None and moment - now > _LONG and Paused in self._audience:
+            self._audience.tell(Paused(self.name, now, reason, moment), self.loop)
 
     def _foremost(self) -> Ticket | None:
         """Return who goes next: the head, unless it has given up or somebody more urgent has come."""

@@ -12,9 +12,10 @@ from functools import wraps
 from itertools import count
 from typing import ParamSpec, TypeVar
 
-from ratelimit.admission.events import Observer
+from ratelimit.admission.events import Audience, Observers
 from ratelimit.admission.lane import Lane
 from ratelimit.admission.ledger import Ledger, LocalLedger
+from ratelimit.admission.log import Log
 from ratelimit.admission.turn import Turn
 from ratelimit.errors import BadClient
 from ratelimit.limits.bucket import Limit
@@ -63,7 +64,7 @@ class Scheduler:
         pace: float = 10.0,
         patience: float = 1.0,
         longest_wait: float = 60.0,
-        observer: Observer | None = None,
+        observer: Observers = None,
         resume: Mapping[str, Mapping[str, float]] | None = None,
         elapsed: float = 0.0,
     ) -> None:
@@ -73,7 +74,8 @@ class Scheduler:
         self._pace = pace
         self._patience = patience
         self._longest_wait = longest_wait
-        self._observer = observer
+        given = [observer] if callable(observer) else observer or ()
+        self.audience = Audience([Log(), *given])
         self._lanes: dict[str, Lane] = {}
         self._arrivals = count(1)
         self._resume = resume or {}
@@ -90,7 +92,7 @@ class Scheduler:
                 concurrency=self._concurrency,
                 pace=self._pace,
                 patience=self._patience,
-                observer=self._observer,
+                audience=self.audience,
                 loop=loop,
             )
         elif lane.loop is not loop:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from ratelimit.cli.logs import logged
 from ratelimit.errors import printable
 from ratelimit.jobs import job as jobs
 from ratelimit.jobs.batches import job as batches
@@ -110,7 +111,8 @@ def run(requests: str, output: str, **given: Any) -> int:
     )
     say = _silent if given["quiet"] else _say
     try:
-        summary = asyncio.run(_run(job, settings, say, given))
+        with logged("error" if given["quiet"] else settings.log_level):
+            summary = asyncio.run(_run(job, settings, say, given))
     except InputRefused as refused:
         first, *lines = str(refused).splitlines()
         for line in (f"ratelimit: {first}", *lines):

@@ -9,7 +9,6 @@ from ratelimit.jobs.preflight import Findings
 from ratelimit.limits.tiers import Table
 from ratelimit.wire.messages import Reply
 
-_MILLION = 1_000_000
 _POINTS = 600  # of the series kept: when there are more, every two become one
 
 
@@ -92,7 +91,7 @@ class Tally:
         if prices is None:
             self.unpriced += 1
         else:
-            self.cost += (usage.input * prices.input + usage.output * prices.output) / _MILLION
+            self.cost += prices.of(usage.input, usage.output)
 
     def gave_up(self, code: str, now: float) -> None:
         """Count one request that will not succeed."""

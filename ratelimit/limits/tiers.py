@@ -57,6 +57,10 @@ class Prices:
     fine_tuned_output: float | None = None
     training: float | None = None
 
+    def of(self, tokens_in: float, tokens_out: float) -> float:
+        """Return what so many tokens cost, in dollars."""
+        return (tokens_in * self.input + tokens_out * self.output) / 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

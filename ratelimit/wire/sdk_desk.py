@@ -144,7 +144,7 @@ class Desk:
         observed = parse(reply.headers)
         if observed.readings:
             turn.observe(observed)
-        turn.unknown()
+        self.sender.lost(turn, asyncio.CancelledError())
 
     def post(self, act: Callable[[], None], *, later: bool = False) -> None:
         """Do something on the loop: at once where that is here, unless it is to be `later`."""

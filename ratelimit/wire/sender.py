@@ -11,11 +11,12 @@ turn then raise instead of going out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ratelimit.admission.events import Event, Finished, ServiceBack, ServiceDown, Stopped
 from ratelimit.admission.gate import Gate, GateTurn
 from ratelimit.admission.lane import Lane
 from ratelimit.errors import DeadlinePassed, HostNotTrusted, JobStopped, RateLimitError, RequestFailed
@@ -23,6 +24,7 @@ from ratelimit.wire.congestion import Congestion
 from ratelimit.wire.judge import Verdict, judge, judge_failure
 from ratelimit.wire.messages import Reply, Request
 from ratelimit.wire.retry import Again, Outage, Policy, persist
+from ratelimit.wire.story import Story
 from ratelimit.wire.transport import NoAnswer, Unsent
 
 Exchange = Callable[[], Awaitable[Reply]]
@@ -51,6 +53,8 @@ class Sender:
         self.gate = gate
         self.count = Count()
         self.stopped: JobStopped | None = None
+        self._audience = gate.scheduler.audience
+        self._open_stories: dict[GateTurn, Story] = {}
         self._policy = policy or Policy()
         self._outage = Outage(self._policy)
         self._congestion: dict[str, Congestion] = {}
@@ -70,6 +74,14 @@ class Sender:
         if deadline is not None:
             async with self._within(deadline):
                 return await self.send(request, exchange, priority=priority)
+        if Finished in self._audience and (story := self._begin(request)):
+            with self._telling(story):
+                reply = await self._send(request, story.following(exchange), priority)
+            story.end()
+            return reply
+        return await self._send(request, exchange, priority)
+
+    async def _send(self, request: Request, exchange: Exchange, priority: float) -> Reply:
         # Few coroutines are alive while a reply is waited for: in thousands, each is work for the garbage collector.
         turn = None
         try:
@@ -88,6 +100,14 @@ class Sender:
         if deadline is not None:
             async with self._within(deadline):
                 return await self.open(request, exchange, priority=priority)
+        if Finished in self._audience and (story := self._begin(request)):
+            with self._telling(story):
+                reply, turn = await self._open(request, story.following(exchange), priority)
+            self._open_stories[turn] = story
+            return reply, turn
+        return await self._open(request, exchange, priority)
+
+    async def _open(self, request: Request, exchange: Exchange, priority: float) -> tuple[Reply, GateTurn]:
         turn = None
         try:
             turn = await self._turn(request, priority)
@@ -96,6 +116,20 @@ class Sender:
             return await self._persist(failure, request, exchange, priority, turn, keep_open=True)
         except RateLimitError:
             self.count.failed += 1
+            raise
+
+    def _begin(self, request: Request) -> Story | None:
+        try:
+            return Story(request, self.gate.model(request.model), self._audience)
+        except RateLimitError:  # nobody knows the model, which sending it will say
+            return None
+
+    @contextmanager
+    def _telling(self, story: Story) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            story.end(error)
             raise
 
     def dismiss(self, why: JobStopped) -> None:
@@ -204,9 +238,17 @@ class Sender:
         self._heard_at[name] = now
         return True
 
+    def lost(self, turn: GateTurn, why: BaseException) -> None:
+        """End the turn of a stream of which the rest will never be known."""
+        if story := self._open_stories.pop(turn, None):
+            story.end(why)
+        turn.unknown()
+
     def settle(self, turn: GateTurn, verdict: Verdict) -> None:
         """End a turn by what its reply says."""
         usage = verdict.usage
+        if story := self._open_stories.pop(turn, None):
+            story.end(None if verdict.kind == "done" else verdict.error, usage)
         if verdict.admitted:
             if verdict.observed.readings:
                 turn.observe(verdict.observed)
@@ -229,7 +271,7 @@ class Sender:
             if usage := verdict.usage:
                 self.count.input_tokens += usage.input
                 self.count.output_tokens += usage.output
-            self._outage.succeeded()
+            self._note_answer(turn.lane, succeeded=True)
             lane = turn.lane
             congestion = self._congestion.get(lane.name)
             if congestion and congestion.succeeded(lane.in_flight + 1):
@@ -237,6 +279,7 @@ class Sender:
             return
         if verdict.kind == "stop" and isinstance(verdict.error, JobStopped):
             self.stopped = verdict.error
+            self._tell(Stopped, turn.lane, verdict.error)
         in_outage = self._note_failure(turn.lane, verdict)
         if verdict.kind != "again":
             raise verdict.error or RequestFailed(0, None, "no reason given")
@@ -245,13 +288,30 @@ class Sender:
     def _note_failure(self, lane: Lane, verdict: Verdict) -> bool:
         """Slow down where the service struggles; true if it is down altogether."""
         if not verdict.struggling:
-            self._outage.answered()
+            self._note_answer(lane, succeeded=False)
             return False
         if (congestion := self._congestion.get(lane.name)) is None:
             congestion = self._congestion[lane.name] = Congestion(lane.concurrency)
         if congestion.failed(lane.in_flight + 1, asyncio.get_running_loop().time()):
             lane.resize(congestion.size)
-        return self._outage.failed()
+        before = self._outage.paused
+        if (down := self._outage.failed()) and not before:
+            self._tell(ServiceDown, lane)
+        return down
+
+    def _note_answer(self, lane: Lane, *, succeeded: bool) -> None:
+        before = self._outage.paused
+        if succeeded:
+            self._outage.succeeded()
+        else:
+            self._outage.answered()
+        if before:
+            self._tell(ServiceBack, lane)
+
+    def _tell(self, kind: type[Event], lane: Lane, *more: object) -> None:
+        if kind in self._audience:
+            loop = asyncio.get_running_loop()
+            self._audience.tell(kind(lane.name, loop.time(), *more), loop)
 
     def _raise_if_stopped(self) -> None:
         if self.stopped is not None:

@@ -105,7 +105,7 @@ class Stream:
 
     def _broken_off(self, failure: NoAnswer) -> NotAnswered:
         if self._turn.how is None:
-            self._turn.unknown()
+            self._sender.lost(self._turn, failure)
             with suppress(Again):
                 self._sender.conclude(self._turn, judge_failure(failure))
         return NotAnswered(str(failure), sent=True)
@@ -135,7 +135,7 @@ class Stream:
         observed = parse(self.reply.headers)
         if observed.readings:
             self._turn.observe(observed)
-        self._turn.unknown()
+        self._sender.lost(self._turn, asyncio.CancelledError())
 
 
 class Deadline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -49,6 +50,19 @@ def test_all_done(fast: str, tmp_path: Path) -> None:
     assert lines[3:] == ["sent     20 requests: 0 again, 0 refused by a limit"]
     again = run(fast, "r.jsonl", "-o", "o.jsonl", cwd=tmp_path)
     assert again.stderr.splitlines()[0] == "answered 0 in 0.0 s (0 a minute), 20 were done before"
+
+
+def test_what_is_logged_is_set_by_its_level(fast: str, tmp_path: Path) -> None:
+    write_requests(tmp_path / "r.jsonl", 3)
+    command = ("r.jsonl", "-o", "-", "--rpm", "50000", "--no-progress", "--quiet")
+    assert run(fast, *command, cwd=tmp_path).stderr == ""
+    done = run(fast, *command[:-1], cwd=tmp_path)
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d warning gpt-4o-mini: RPM is 30,000 by what the service says, not 50,000",
+        done.stderr.splitlines()[0],
+    )
+    silenced = environment(fast) | {"RATELIMIT_LOG_LEVEL": "error"}
+    assert run(fast, *command[:-1], cwd=tmp_path, env=silenced).stderr.splitlines()[0].startswith("answered 3 in ")
 
 
 def test_some_failed_in_json(fast: str, tmp_path: Path) -> None:
