@@ -7,8 +7,8 @@ BIN    := $(VENV)/bin
 
 # The suite and its twin on the wheel each keep one core busy for minutes, so they run side by side.
 test: lint types
-	$(MAKE) -j2 --output-sync=target suite wheel
-	$(MAKE) bench-quick sdk
+	$(MAKE) --no-print-directory -j2 --output-sync=target suite wheel
+	$(MAKE) --no-print-directory bench-quick sdk
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11")'
