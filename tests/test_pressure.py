@@ -54,7 +54,9 @@ def cooled(seconds: float, name: str = "TPM") -> Change:
     return Change("cooled", name, 0, seconds)
 
 
-FLAT = [Change("burst", "TPM", 600, 0.2), Change("share", "TPM", 1, 0.957)]
+BURST = Change("burst", "TPM", 600, 0.2)
+BY_SECOND = [BURST, Change("share", "TPM", 1, 1 / 1.01)]
+BY_MINUTE = [BURST, Change("share", "TPM", 1, 60 / 61)]
 BLIND = [Change("reserve", "TPM", 10, 34), Change("share", "TPM", 1, 0.9)]
 
 
@@ -62,8 +64,8 @@ BLIND = [Change("reserve", "TPM", 10, 34), Change("share", "TPM", 1, 0.9)]
     ("sent", "observed", "changes"),
     [
         # its own numbers claim room: it counts in windows
-        (10, Observed(refusal=replace(REACHED, used=590)), [cooled(0.5), *FLAT]),
-        (590, Observed((Reading("tokens", 600, 595, 0.5),), 2.0), [cooled(2), *FLAT]),
+        (10, Observed(refusal=replace(REACHED, used=590)), [cooled(0.5), *BY_SECOND]),
+        (590, Observed((Reading("tokens", 600, 595, 0.5),), 2.0), [cooled(2), *BY_SECOND]),
         # in a line: somebody else, by so much
         (
             10,
@@ -82,14 +84,14 @@ BLIND = [Change("reserve", "TPM", 10, 34), Change("share", "TPM", 1, 0.9)]
         (10, Observed(refusal=replace(REACHED, used=None)), [cooled(0.5), *BLIND]),
         (10, Observed((Reading("tokens", 600, 2, 60.0),)), [cooled(1), *BLIND]),
         # not in a line, and we have: windows
-        (11, Observed(refusal=replace(REACHED, wait=37.0)), [cooled(37), *FLAT]),
-        (590, Observed((Reading("tokens", 600, 2, 60.0),)), [cooled(1), *FLAT]),
+        (11, Observed(refusal=replace(REACHED, wait=37.0)), [cooled(37), *BY_MINUTE]),
+        (590, Observed((Reading("tokens", 600, 2, 60.0),)), [cooled(1), *BY_MINUTE]),
         # silent
         (10, NOTHING, [cooled(1)]),
-        (11, NOTHING, [cooled(1), *FLAT]),
+        (11, NOTHING, [cooled(1), *BY_SECOND]),
         (10, Observed(retry_after=0.0), []),
         (10, Observed(retry_after=900.0), [cooled(60)]),
-        (11, Observed(retry_after=3.0), [cooled(3), *FLAT]),
+        (11, Observed(retry_after=3.0), [cooled(3), *BY_MINUTE]),
         (10, Observed((Reading("tokens", 600, 10, 59.0),)), [cooled(1)]),  # enough for this one, so it names nothing
         # "Limit 0": not for this account
         (10, Observed(refusal=replace(REACHED, limit=0, used=0, wait=None)), [cooled(1), *BLIND]),
@@ -151,25 +153,43 @@ def test_a_server_that_lacks_just_what_we_believed_is_given_some_room() -> None:
     assert lane.refused(hold, Observed(refusal=REACHED), 102.0) == [cooled(0.5), Change("reserve", "TPM", 10, 34)]
 
 
-def test_an_even_lane_leaves_more_thinly_and_not_twice_at_once() -> None:
+def test_an_even_lane_leaves_less_densely_each_time_a_slice_was_overfull() -> None:
     lane = Lane()
     lane.refused(lane.send(100, {"tokens": 11}), NOTHING, 100.0)
     assert lane.pressure().even
     trace = []
-    for at in (101.5, 106.0, 108.0, 112.0, 120.0):
-        hold = lane.send(at, {"tokens": 1})
-        changes = lane.refused(hold, Observed(refusal=replace(REACHED, used=100, wait=0.0)), at)
-        trace.append((at, [(c.kind, round(c.after, 5)) for c in changes]))
+    for left, heard in ((100.5, 102.0), (103.0, 103.5), (104.7, 105.0), (106.5, 107.0), (109.0, 110.0)):
+        hold = Hold({"tokens": 1}, 99)
+        hold.sent_at = left
+        changes = lane.refused(hold, Observed(refusal=replace(REACHED, used=100, wait=0.0)), heard)
+        trace.append((left, [(c.kind, round(c.after, 5)) for c in changes]))
     assert trace == [
-        (101.5, []),
-        (106.0, [("share", 0.92829)]),
-        (108.0, []),
-        (112.0, [("share", 0.90044)]),
-        (120.0, [("share", 0.87343)]),
+        (100.5, []),  # part of the second before it left before we knew
+        (103.0, [("share", round(1 / 1.1, 5))]),
+        (104.7, [("share", round(1 / 1.3, 5))]),
+        (106.5, [("share", 0.5)]),
+        (109.0, [("share", 0.25)]),
     ]
-    for step in range(40):
-        lane.pressure().thin(200.0 + 5 * step)
-    assert (lane.bucket.share, lane.pressure().top) == (0.5, 0.5)
+
+
+def test_an_even_lane_doubts_after_a_long_calm_whether_it_need_be_even() -> None:
+    lane = Lane()
+    trace = []
+    for at in (100, 1_000, 1_900, 2_000, 5_590, 5_610):
+        hold = lane.send(at, {"tokens": 11})
+        if at in {100, 2_000}:
+            lane.refused(hold, NOTHING, at)
+        changes = lane.feedback.observe(hold, NOTHING, at)
+        trace.append((at, lane.pressure().even, [(c.kind, c.after) for c in changes]))
+    freed = [("burst", 600), ("share", 1)]
+    assert trace == [
+        (100, True, []),
+        (1_000, True, []),
+        (1_900, False, freed),
+        (2_000, True, []),
+        (5_590, True, []),  # twice as long this time
+        (5_610, False, freed),
+    ]
 
 
 def test_an_even_lane_learns_nothing_from_levels() -> None:
@@ -258,7 +278,7 @@ def test_a_whole_window_sent_explains_a_refusal_as_well_as_a_second() -> None:
     for step in range(58):
         lane.send(100 + 1.05 * step)
     hold = lane.send(161.0)
-    assert lane.refused(hold, NOTHING, 161.0) == [cooled(1), *FLAT]
+    assert lane.refused(hold, NOTHING, 161.0) == [cooled(1), *BY_MINUTE]
     sparse = Lane()
     for step in range(57):
         sparse.send(100 + 1.05 * step)
@@ -421,7 +441,7 @@ def test_blind_hits_feel_the_way_down_and_time_feels_it_up() -> None:
 def test_flattening_forgets_whom_it_suspected() -> None:
     rival = Rival()
     rival.pressure.drifted(300, 1.0)
-    assert rival.pressure.flatten(2.0) == FLAT
+    assert rival.pressure.flatten(60.0, 2.0) == BY_MINUTE
     assert rival.pressure.even
     rival.pressure._peak = 0
     assert rival.pressure.look(rival.quota, 7.0) == []

@@ -98,7 +98,15 @@ class LocalLedger:
 
     def observe(self, hold: Hold, observed: Observed) -> list[Change]:
         """Learn from a reply. Never awaits."""
-        return self._feedback.observe(hold, observed, self._clock())
+        changes = self._feedback.observe(hold, observed, self._clock())
+        freed = {
+            change.limit for change in changes if change.kind == "burst"
+        }  # of what replies teach, only the way back
+        if freed:
+            for bucket in self.quota.buckets:
+                if bucket.limit.name in freed:
+                    self._frontier.again(bucket)
+        return changes
 
     def refused(self, hold: Hold, observed: Observed) -> list[Change]:
         """Learn from a refusal that a limit was the reason for. Never awaits."""

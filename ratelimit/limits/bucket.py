@@ -23,6 +23,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ratelimit.limits.slices import Slices
+
 MINUTE = 60.0
 DAY = 86_400.0
 
@@ -82,6 +84,7 @@ class Bucket:
         "interval",
         "limit",
         "returned",
+        "slices",
     )
 
     def __init__(self, limit: Limit, now: float, *, reserve: float = 0) -> None:
@@ -90,6 +93,7 @@ class Bucket:
         self.closed_until = now  # a cooldown; nothing is lost by it, the bucket fills meanwhile
         self.corrected: float = 0  # the sum of all drift ever applied, in units
         self.returned: float = 0  # the sum of all that settling ever gave back
+        self.slices: Slices | None = None  # how much leaves in any slice, where the server counts in such
         self._share: float = 1
         self._burst: float = math.inf
         self._reserve = reserve
@@ -127,6 +131,8 @@ class Bucket:
             # One that is larger than the burst goes when everything before it is paid for; one that reaches into
             # the reserve waits until that, too, has had the time to fill.
             ready -= max(min(amount, self.ceiling) - self.capacity, 0) * self.interval
+        if self.slices is not None:
+            ready = max(ready, self.slices.ready_at(amount, self.limit.rate * self.slices.length))
         return max(ready, self.closed_until)
 
     def take(self, amount: float, now: float) -> None:

@@ -25,8 +25,12 @@ class Frontier:
         self._quota = quota
         self._ahead: set[Line] = {_FIRST}
         for bucket in quota.buckets:
-            if bucket.limit.window <= MINUTE:
-                self._ahead.update((bucket, part) for part in _PARTS)
+            self.again(bucket)
+
+    def again(self, bucket: Bucket) -> None:
+        """Nothing is known any more of what lies beyond the lines of a bucket."""
+        if bucket.limit.window <= MINUTE:
+            self._ahead.update((bucket, part) for part in _PARTS)
 
     def crossed_by(self, cost: Cost, now: float) -> set[Line]:
         """Return the lines that sending `cost` now would cross; empty nearly always."""

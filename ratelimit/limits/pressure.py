@@ -7,9 +7,9 @@ back when the drift ends; `reserve` grows with what was taken unseen and with ea
 reserve costs nothing lasting: it is a credit held back, not a rate. Alone, the share is 1 and the reserve the slack.
 
 **Another way of counting.** A refusal while the server's own numbers claim room, or while no continuous refill
-explains them, means that it counts in windows: it grants the published limit in any of its windows and no burst on top
-of it. The lane then leaves evenly, without saving up, at the rate at which no window of that length can ever hold more
-than the limit although arrivals are blurred by `slack` at both ends.
+explains them, means that it counts in slices, minutes or seconds: it grants the published limit in any of them and no
+burst on top of it. The lane then leaves evenly, without saving up, and never more within a slice and the spread of
+arrivals than one slice may hold (`slices.py`). A diagnosis can be wrong, so after a long calm it is put to the test.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ratelimit.limits.drift import Change, match, proves, refused_missing
 from ratelimit.limits.drift import missing as missing_of
 from ratelimit.limits.headers import Observed, Reading, Refusal
 from ratelimit.limits.quota import Cost, Hold, Quota
+from ratelimit.limits.slices import Slices
 
 _PERIOD = 5.0  # seconds between two looks at the share
 _LEAST_SHARE = 0.02
 _CREEP = 0.05  # of the rate, regained per look when nothing is taken any more
 _MOST_RESERVE = 0.4  # of the limit
-_EVEN = 0.957  # of the rate, for a server that counts in windows: (60 - 1 - slack) / (60 + slack), less rounding
-_THIN = 0.97  # of the rate, for each sign that this is still too dense
-_LEAST_TOP = 0.5
+_DOUBT = 1800.0  # seconds without a refusal until an even lane tries whether it need be; twice as many each time
+_SECOND = 1.0  # the shortest slice anybody was seen to count in
 _LATE = 0.02  # seconds; a real clock wakes later than asked, and with nothing saved up every millisecond would be lost
 _CALM = 120.0  # seconds without a sign of anybody else until the reserve is halved
 
@@ -37,7 +37,18 @@ _CALM = 120.0  # seconds without a sign of anybody else until the reserve is hal
 class Pressure:
     """What is known of others who drain one bucket."""
 
-    __slots__ = ("_foreign", "_looked_at", "_peak", "bucket", "cooled_at", "synced", "top", "troubled_at")
+    __slots__ = (
+        "_doubt",
+        "_evened_at",
+        "_foreign",
+        "_looked_at",
+        "_peak",
+        "bucket",
+        "cooled_at",
+        "synced",
+        "top",
+        "troubled_at",
+    )
 
     def __init__(self, bucket: Bucket, now: float) -> None:
         self.bucket = bucket
@@ -46,13 +57,15 @@ class Pressure:
         self.cooled_at = -math.inf
         self.troubled_at = now
         self._looked_at = now
+        self._doubt = _DOUBT
+        self._evened_at = now  # when a refusal last said how to leave evenly
         self._peak = 0.0  # the most that was taken unseen between two looks, fading
         self._foreign: deque[tuple[float, float]] = deque()  # what others took, and when we knew
 
     @property
     def even(self) -> bool:
         """Whether the lane leaves evenly."""
-        return self.top < 1
+        return self.bucket.slices is not None
 
     def drifted(self, amount: float, now: float) -> None:
         """Count what somebody else took (above zero) or turned out not to have taken."""
@@ -66,6 +79,8 @@ class Pressure:
         elapsed = now - self._looked_at
         if elapsed < _PERIOD:
             return []
+        if self.even and now - self._evened_at >= self._doubt:
+            return self._trust(now)
         bucket, rate = self.bucket, self.bucket.limit.rate
         self._peak = max(sum(amount for at, amount in self._foreign if at > self._looked_at), self._peak)
         self._looked_at = now
@@ -92,23 +107,39 @@ class Pressure:
             changes += self._reshare(max(bucket.share * 0.9, _LEAST_SHARE), now)
         return changes
 
-    def flatten(self, now: float) -> list[Change]:
-        """Leave evenly from now on: the server counts in windows."""
+    def flatten(self, length: float, now: float) -> list[Change]:
+        """Leave evenly from now on: the server counts in slices of so many seconds."""
         bucket = self.bucket
-        before = bucket.burst
-        self.top = _EVEN
-        self.troubled_at = now
-        self._foreign.clear()  # what looked like somebody else was the window
+        before, bucket.slices = bucket.burst, Slices(length)
+        self._evened_at = self.troubled_at = now
+        self._foreign.clear()  # what looked like somebody else was the slice
         bucket.retune(now, burst=_LATE * bucket.limit.rate)
-        return [Change("burst", bucket.limit.name, before, bucket.burst), *self._reshare(self.top, now)]
+        return [Change("burst", bucket.limit.name, before, bucket.burst), *self._thin(now)]
 
-    def thin(self, now: float) -> list[Change]:
-        """Leave still more thinly: even as we left, a window was overfull."""
-        if now - self.troubled_at < _PERIOD:
+    def widen(self, hold: Hold, now: float) -> list[Change]:
+        """Leave less densely: even as we left, a slice was overfull. Not if part of it left before we knew better."""
+        slices = self.bucket.slices
+        if slices is None or hold.sent_at is None or hold.sent_at < self._evened_at + slices.span:
             return []
-        self.troubled_at = now
-        self.top = max(self.top * _THIN, _LEAST_TOP)
-        return self._reshare(min(self.bucket.share, self.top), now)
+        self._evened_at = self.troubled_at = now
+        slices.widen()
+        return self._thin(now)
+
+    def _thin(self, now: float) -> list[Change]:
+        bucket, slices = self.bucket, self.bucket.slices
+        if slices is None:
+            return []
+        piece = 1 if bucket.limit.unit == "requests" else 0
+        self.top = slices.share(bucket.limit.rate * slices.length, piece)
+        return self._reshare(self.top, now)
+
+    def _trust(self, now: float) -> list[Change]:
+        """Save up again, as far as that is the limit's: whether the server still minds, the next refusal will tell."""
+        bucket = self.bucket
+        before, bucket.slices, self.top = bucket.burst, None, 1.0
+        self._doubt *= 2
+        bucket.retune(now, burst=math.inf)
+        return [Change("burst", bucket.limit.name, before, bucket.burst), *self._reshare(self.top, now)]
 
     def _reshare(self, share: float, now: float) -> list[Change]:
         before = self.bucket.share
@@ -233,9 +264,9 @@ class Feedback:
         pressure, quota = self._of(bucket, now), self.quota
         theirs = refused_missing(observed, reading, bucket)
         if pressure.even:
-            return pressure.thin(now)
+            return pressure.widen(hold, now)
         if _claims_room(observed, reading, bucket, hold.cost):
-            return pressure.flatten(now)
+            return pressure.flatten(_SECOND, now)
         if theirs is not None and _is_linear(observed, reading, bucket):
             unseen = proves(quota, hold, bucket, theirs, now, refused=True)
             first = not pressure.synced
@@ -246,18 +277,19 @@ class Feedback:
             drift = Change("drift", bucket.limit.name, 0, unseen)
             # What the first reply tells of was spent before we came, by whomever.
             return [drift] if first else [drift, *pressure.hit(max(unseen, 0), now, blind=False)]
-        if self._beyond(bucket, hold, now):
-            return pressure.flatten(now)
+        if length := self._beyond(bucket, hold, now):
+            told = _told_wait(observed)  # nobody is sent away for longer than the slice takes
+            return pressure.flatten(length if told is None or told <= 2 * length else bucket.limit.window, now)
         return pressure.hit(0, now, blind=True)
 
-    def _beyond(self, bucket: Bucket, hold: Hold, now: float) -> bool:
-        """Whether we ourselves had sent more than a server that counts in windows would let pass."""
+    def _beyond(self, bucket: Bucket, hold: Hold, now: float) -> float | None:
+        """Return the slice of which we ourselves had sent more than a server that counts in such would let pass."""
         if bucket.limit.window > MINUTE or hold.sent_at is None:
-            return False
+            return None
         meter, unit, limit = self.quota.meter, bucket.limit.unit, bucket.limit
-        window = meter.between(unit, hold.sent_at - limit.window - self.quota.slack, now)
-        second = meter.between(unit, hold.sent_at - limit.window / 60, hold.sent_at)
-        return window > 0.97 * limit.amount or second > limit.amount / 60
+        if meter.between(unit, hold.sent_at - limit.window - self.quota.slack, now) > 0.97 * limit.amount:
+            return limit.window
+        return _SECOND if meter.between(unit, hold.sent_at - _SECOND, hold.sent_at) > limit.rate * _SECOND else None
 
     def _of(self, bucket: Bucket, now: float) -> Pressure:
         if bucket not in self._pressures:
@@ -275,14 +307,18 @@ def _credible(observed: Observed, hold: Hold) -> list[Reading]:
 
 
 def _close(bucket: Bucket, observed: Observed, now: float, most: float) -> list[Change]:
-    told = observed.retry_after
-    if told is None and observed.refusal:
-        told = observed.refusal.wait
+    told = _told_wait(observed)
     wait = min(max(1.0 if told is None else told, 0), most)
     if now + wait <= max(bucket.closed_until, now):
         return []
     bucket.closed_until = now + wait
     return [Change("cooled", bucket.limit.name, 0, wait)]
+
+
+def _told_wait(observed: Observed) -> float | None:
+    if observed.retry_after is None and observed.refusal:
+        return observed.refusal.wait
+    return observed.retry_after
 
 
 def _claims_room(observed: Observed, reading: Reading | None, bucket: Bucket, cost: Cost) -> bool:

@@ -128,6 +128,7 @@ class Quota:
                 amount * bucket.interval > bucket.depth  # the short way is for ordinary sizes
                 or bucket.full_at + amount * bucket.interval - bucket.depth > now
                 or bucket.closed_until > now
+                or bucket.slices is not None
             ):
                 ready_at = self.ready_at(cost)
                 if now < ready_at:
@@ -166,6 +167,8 @@ class Quota:
             marks[bucket] = Mark(missing, bucket.corrected)
             before = max(missing - hold.cost.get(unit, 0), 0)
             self._lows[bucket].note(hold.number, before - bucket.corrected + bucket.returned)
+            if bucket.slices is not None:
+                bucket.slices.add(hold.cost.get(unit, 0), now)
         self.meter.add(hold.cost, now)
 
     def lowest_since(self, hold: Hold, bucket: Bucket) -> float:

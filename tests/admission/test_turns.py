@@ -159,7 +159,7 @@ async def test_events_tell_what_happens_in_a_lane_as_a_trace() -> None:
         "1.0 m Refused: limit TPM, retry_after 3.0",
         "1.0 m Changed: change Change(kind='cooled', limit='TPM', before=0, after=3.0)",
         "1.0 m Changed: change Change(kind='burst', limit='TPM', before=60000, after=20.0)",
-        "1.0 m Changed: change Change(kind='share', limit='TPM', before=1, after=0.957)",
+        "1.0 m Changed: change Change(kind='share', limit='TPM', before=1, after=0.9836065573770492)",
         "1.0 m Settled: how refused, tokens 0",
         "1.0 m Queued: waiting 1",
         "1.0 m Waiting: limit TPM, until 4.0",

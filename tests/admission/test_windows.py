@@ -46,6 +46,17 @@ async def test_a_rough_way_blurs_a_minute_but_little(kind: str) -> None:
     assert_full_after_the_last_refusal(service, 600, service.count)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+async def test_refusals_end_on_a_rough_way_whatever_the_sizes(kind: str, seed: int) -> None:
+    rng, limits = random.Random(seed), [Limit("requests", 500, MINUTE), Limit("tokens", 10_000, MINUTE)]
+    most, least_used = (10_000 / 60, 0.3) if kind == "quantised" else (1_000, 0.92)
+    asks = lambda: of_tokens(min(rng.lognormvariate(0, 0.8) * 58, most))  # noqa: E731 - sizes up to all that a slice holds
+    service = await run(kind, limits, asks=asks, network=Network.rough(seed))
+    assert service.refusals(END / 2) == 0
+    assert service.tokens(END / 2, END) >= least_used * 10_000 * END / 2 / MINUTE
+
+
 async def test_large_pieces_settle_about_where_a_second_can_hold_them() -> None:
     rng = random.Random(5)
     service = await run("quantised", TOKENS, asks=lambda: of_tokens(round(rng.uniform(100, 1500))))
