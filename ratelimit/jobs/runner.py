@@ -12,45 +12,28 @@ paid for. The rest is for the next run.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 
-from ratelimit.errors import JobStopped, OutputFailed, RateLimitError, RequestInvalid
-from ratelimit.jobs import records
-from ratelimit.jobs.budget import Budget, Options, Stopped
+from ratelimit.errors import RateLimitError, RequestInvalid
+from ratelimit.jobs.budget import Budget, Options
 from ratelimit.jobs.chores import Chores
 from ratelimit.jobs.days import foretell
 from ratelimit.jobs.feeding import Room, rows
+from ratelimit.jobs.flights import Flights
 from ratelimit.jobs.journal import Checked, Digests, Journal
 from ratelimit.jobs.preflight import Findings, InputRefused, preflight
 from ratelimit.jobs.source import Row, Source
 from ratelimit.jobs.tally import Tally
 from ratelimit.limits.tiers import Table
 from ratelimit.wire.client import Client
-from ratelimit.wire.messages import Reply, Request
-from ratelimit.wire.transport import NoAnswer, Unsent
 
 _MOST_FEEDERS = 16  # each reads the input once more
-_NOT_BILLED = {401, 403, 429}
-_WORTH_ANOTHER = {408, 409, 429}
 
 Say = Callable[[str], None]
 """Tells the person at the terminal something, in one line."""
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A row that is being dealt with."""
-
-    row: Row
-    feeder: int
-    worst: float  # dollars it may cost
-    task: asyncio.Task[None] = field(init=False)
-    sent: bool = False
-    on_the_way: bool = False
-    in_doubt: bool = False  # it may have been billed without our having the answer
 
 
 class Runner:
@@ -71,7 +54,6 @@ class Runner:
         self.tally = Tally(table)
         self.stopped: RateLimitError | None = None
         self._sender = client.sender
-        self._transport = client.transport
         self._table = table
         self._source = source
         self._journal = journal
@@ -79,13 +61,11 @@ class Runner:
         self._setup = setup  # a number that changes when limits do, so that the input is looked through anew
         self._say = say
         self._retry_failed = retry_failed
-        self._write: Callable[[bytes], None] = journal.answered if journal else _to_stdout
         self._budget = Budget(options, self.tally, table)
-        self._flights: set[_Flight] = set()
+        self._flights = Flights(client, journal, self.tally, self._budget, drain=options.drain, stop=self.stop)
         self._feeders: list[asyncio.Task[None]] = []
         self._lanes: dict[bytes, str | None] = {}
         self._stopping = asyncio.Event()
-        self._changed = asyncio.Event()  # a row has landed, or the run is stopping
         self._broken: BaseException | None = None
 
     async def run(self) -> Tally:
@@ -103,11 +83,11 @@ class Runner:
         try:
             async with Chores(self._journal, scheduler, self.tally, self._options, self.stop).going_on():
                 await self._feed_all(found)
-                await self._land()
+                await self._flights.land()
         finally:
             self.tally.end(clock())
-        if self._broken:
-            raise self._broken
+        if broken := self._broken or self._flights.broken:
+            raise broken
         self.stopped = self.stopped or self._budget.used_up
         return self.tally
 
@@ -117,17 +97,13 @@ class Runner:
             return
         self.stopped = why
         self._stopping.set()
-        self._changed.set()
         for feeder in self._feeders:
             feeder.cancel()
-        for flight in self._flights:
-            if not flight.on_the_way:
-                flight.task.cancel()
+        self._flights.stop(why)
 
     def leave(self) -> None:
         """Wait for nothing any more."""
-        for flight in self._flights:
-            flight.task.cancel()
+        self._flights.leave()
 
     async def _look_through(self) -> Findings:
         journal, options = self._journal, self._options
@@ -189,16 +165,16 @@ class Runner:
                         self.tally.done_before += seen is not None
                     elif problem:
                         if feeder == 0:
-                            self._give_up(row, RequestInvalid(problem, "mend this line of the input"))
+                            self._flights.give_up(row, RequestInvalid(problem, "mend this line of the input"))
                     elif lane is None or self._lane_named(row) == lane:
                         worst = self._budget.worst(row)
                         await room.take(feeder)
-                        while not self._budget.allows(worst, self._flights):
+                        while not self._flights.allows(worst):
                             if self._budget.over:
                                 room.give(feeder)
                                 return
-                            await self._change()
-                        self._launch(row, feeder, room, worst)
+                            await self._flights.change()
+                        self._flights.launch(row, worst, partial(room.give, feeder))
         finally:
             room.leave(feeder)
 
@@ -220,102 +196,3 @@ class Runner:
             except RateLimitError:
                 self._lanes[model] = None
         return self._lanes[model]
-
-    def _launch(self, row: Row, feeder: int, room: Room, worst: float) -> None:
-        self._budget.started += 1
-        flight = _Flight(row, feeder, worst)
-        self._flights.add(flight)
-        flight.task = asyncio.create_task(self._fly(flight), name="row")
-        flight.task.add_done_callback(lambda task: self._landed(flight, task, room))
-
-    def _landed(self, flight: _Flight, task: asyncio.Task[None], room: Room) -> None:
-        self._flights.discard(flight)
-        room.give(flight.feeder)
-        self._changed.set()
-        if not task.cancelled() and (error := task.exception()):
-            self._broken = self._broken or error
-            self.stop(Stopped("the run came upon an error of its own"))
-
-    async def _fly(self, flight: _Flight) -> None:
-        row, clock = flight.row, asyncio.get_running_loop().time
-        began = clock()
-        try:
-            made = row.request()
-            reply = await self._sender.send(made, lambda: self._exchange(flight, made))
-            self._write(records.answered(row, reply))
-            flight.sent = False
-            self.tally.answered(made.model, reply, began, clock())
-        except JobStopped as stopped:
-            self.stop(stopped)
-        except RateLimitError as error:
-            self._give_up(row, error)
-            flight.sent = False
-        finally:
-            if flight.sent and not flight.in_doubt:
-                self._turned_away(row)
-
-    async def _exchange(self, flight: _Flight, made: Request) -> Reply:
-        self._budget.count_attempt()
-        if self._journal:
-            self._journal.sending(flight.row)
-        before, flight.in_doubt = flight.in_doubt, True
-        flight.sent = flight.on_the_way = True
-        self.tally.sent(asyncio.get_running_loop().time())
-        try:
-            reply = await self._transport.post(made)
-        except (Unsent, NoAnswer) as error:
-            if isinstance(error, Unsent):
-                flight.in_doubt = before
-            if self.stopped and self._stopping.is_set():
-                raise self.stopped from None
-            raise
-        finally:
-            flight.on_the_way = False
-        if reply.status in _NOT_BILLED:
-            flight.in_doubt = before
-        if self.stopped and self._stopping.is_set() and (reply.status >= 500 or reply.status in _WORTH_ANOTHER):
-            raise self.stopped
-        return reply
-
-    def _give_up(self, row: Row, error: RateLimitError) -> None:
-        try:
-            record = records.gave_up(row, error)
-            if self._journal:
-                self._journal.gave_up(record)
-            else:
-                _to_stdout(record)
-            self.tally.gave_up(records.code_of(error), asyncio.get_running_loop().time())
-        except OutputFailed as failed:
-            self.stop(failed)
-
-    def _turned_away(self, row: Row) -> None:
-        try:
-            if self._journal:
-                self._journal.turned_away(row)
-        except OutputFailed as failed:
-            self.stop(failed)
-
-    async def _change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
-
-    async def _land(self) -> None:
-        """Wait for what is on its way: for all of it, or within bounds once the run is stopping."""
-        while self._flights and not self._stopping.is_set():
-            await self._change()
-        tasks = {flight.task for flight in self._flights}
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._options.drain)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-
-def _to_stdout(record: bytes) -> None:
-    """Write a line to standard output, past its buffer: what cannot be written is to be known now."""
-    line = memoryview(record + b"\n")
-    while line:
-        try:
-            line = line[os.write(1, line) :]
-        except OSError as error:
-            raise OutputFailed("standard output", error.strerror or str(error)) from None

@@ -1,0 +1,187 @@
+"""Rows on their way through the live API: each is sent until it is answered or given up, and that is written down.
+
+A row is noted in the journal before it goes out, and in the output or the errors file when it is done; in between it
+may have been billed. Once stopped, what waits for its turn is dropped untouched, and what is on its way is waited for,
+within bounds, because it is paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ratelimit.errors import JobStopped, OutputFailed, RateLimitError
+from ratelimit.jobs import records
+from ratelimit.jobs.budget import Budget, Stopped
+from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.source import Row
+from ratelimit.jobs.tally import Tally
+from ratelimit.wire.client import Client
+from ratelimit.wire.messages import Reply, Request
+from ratelimit.wire.transport import NoAnswer, Unsent
+
+_NOT_BILLED = {401, 403, 429}
+_WORTH_ANOTHER = {408, 409, 429}
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A row that is being dealt with."""
+
+    row: Row
+    worst: float  # dollars it may cost
+    task: asyncio.Task[None] = field(init=False)
+    sent: bool = False
+    on_the_way: bool = False
+    in_doubt: bool = False  # it may have been billed without our having the answer
+
+
+class Flights:
+    """Every row that is being dealt with; `stop` is called with the reason where no row can be sent any more."""
+
+    def __init__(
+        self,
+        client: Client,
+        journal: Journal | None,
+        tally: Tally,
+        budget: Budget,
+        *,
+        drain: float,
+        stop: Callable[[RateLimitError], None],
+    ) -> None:
+        self.broken: BaseException | None = None
+        self.changed = asyncio.Event()  # a row has landed, or the run is stopping
+        self._sender = client.sender
+        self._transport = client.transport
+        self._journal = journal
+        self._write: Callable[[bytes], None] = journal.answered if journal else _to_stdout
+        self._tally = tally
+        self._budget = budget
+        self._drain = drain
+        self._stop = stop
+        self._stopped: RateLimitError | None = None
+        self._flying: set[Flight] = set()
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def allows(self, worst: float) -> bool:
+        """Whether the budget has room for one more."""
+        return self._budget.allows(worst, self._flying)
+
+    def launch(self, row: Row, worst: float, landed: Callable[[], None]) -> None:
+        """Begin to send a row; `landed` is called when it is dealt with, or dropped."""
+        self._budget.started += 1
+        flight = Flight(row, worst)
+        self._flying.add(flight)
+        flight.task = asyncio.create_task(self._fly(flight), name="row")
+        flight.task.add_done_callback(lambda task: self._landed(flight, task, landed))
+
+    def stop(self, why: RateLimitError) -> None:
+        """Send nothing new from now on: what waits is dropped."""
+        self._stopped = why
+        self.changed.set()
+        for flight in self._flying:
+            if not flight.on_the_way:
+                flight.task.cancel()
+
+    def leave(self) -> None:
+        """Wait for nothing any more."""
+        for flight in self._flying:
+            flight.task.cancel()
+
+    async def change(self) -> None:
+        """Wait until a row lands."""
+        self.changed.clear()
+        await self.changed.wait()
+
+    async def land(self) -> None:
+        """Wait for what is on its way: for all of it, or within bounds once the run is stopping."""
+        while self._flying and not self._stopped:
+            await self.change()
+        tasks = {flight.task for flight in self._flying}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._drain)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def give_up(self, row: Row, error: RateLimitError) -> None:
+        """Write down that a row will not succeed."""
+        try:
+            record = records.gave_up(row, error)
+            if self._journal:
+                self._journal.gave_up(record)
+            else:
+                _to_stdout(record)
+            self._tally.gave_up(records.code_of(error), asyncio.get_running_loop().time())
+        except OutputFailed as failed:
+            self._stop(failed)
+
+    def _landed(self, flight: Flight, task: asyncio.Task[None], landed: Callable[[], None]) -> None:
+        self._flying.discard(flight)
+        landed()
+        self.changed.set()
+        if not task.cancelled() and (error := task.exception()):
+            self.broken = self.broken or error
+            self._stop(Stopped("the run came upon an error of its own"))
+
+    async def _fly(self, flight: Flight) -> None:
+        row, clock = flight.row, asyncio.get_running_loop().time
+        began = clock()
+        try:
+            made = row.request()
+            reply = await self._sender.send(made, lambda: self._exchange(flight, made))
+            self._write(records.answered(row, reply))
+            flight.sent = False
+            self._tally.answered(made.model, reply, began, clock())
+        except JobStopped as stopped:
+            self._stop(stopped)
+        except RateLimitError as error:
+            self.give_up(row, error)
+            flight.sent = False
+        finally:
+            if flight.sent and not flight.in_doubt:
+                self._turned_away(row)
+
+    async def _exchange(self, flight: Flight, made: Request) -> Reply:
+        self._budget.count_attempt()
+        if self._journal:
+            self._journal.sending(flight.row)
+        before, flight.in_doubt = flight.in_doubt, True
+        flight.sent = flight.on_the_way = True
+        self._tally.sent(asyncio.get_running_loop().time())
+        try:
+            reply = await self._transport.post(made)
+        except (Unsent, NoAnswer) as error:
+            if isinstance(error, Unsent):
+                flight.in_doubt = before
+            if self._stopped:
+                raise self._stopped from None
+            raise
+        finally:
+            flight.on_the_way = False
+        if reply.status in _NOT_BILLED:
+            flight.in_doubt = before
+        if self._stopped and (reply.status >= 500 or reply.status in _WORTH_ANOTHER):
+            raise self._stopped
+        return reply
+
+    def _turned_away(self, row: Row) -> None:
+        try:
+            if self._journal:
+                self._journal.turned_away(row)
+        except OutputFailed as failed:
+            self._stop(failed)
+
+
+def _to_stdout(record: bytes) -> None:
+    """Write a line to standard output, past its buffer: what cannot be written is to be known now."""
+    line = memoryview(record + b"\n")
+    while line:
+        try:
+            line = line[os.write(1, line) :]
+        except OSError as error:
+            raise OutputFailed("standard output", error.strerror or str(error)) from None
