@@ -47,8 +47,8 @@ class Batching(Place):
         mock: MockServer,
         options: Options | None = None,
         *,
-        keep_files: bool = False,
         cancelling: bool = False,
+        both_routes: bool = False,
         retry_failed: bool = False,
         **settings: Any,
     ) -> Summary:
@@ -56,7 +56,7 @@ class Batching(Place):
         settings = {"base_url": mock.base_url, "api_key": "sk-test", "tier": mock.service.catalogue.tier, **settings}
         job = Job(Source(str(self.requests)), self.output, options or Options(), retry_failed)
         return await run(
-            job, load_settings(**settings), say=self.said.append, keep_files=keep_files, cancelling=cancelling
+            job, load_settings(**settings), say=self.said.append, cancelling=cancelling, both_routes=both_routes
         )
 
     def expect_everything(self, count: int, *, words: int = 0) -> None:

@@ -35,7 +35,8 @@ def cancel(results: Path, *, keep_files: bool, **given: Any) -> int:
     """
     enqueued(results)
     job = Job(Source(str(results)), results, Options())
-    summary = asyncio.run(run(job, load_settings(**given), say=_say, keep_files=keep_files, cancelling=True))
+    settings = load_settings(**given, batch_files="keep" if keep_files else None)
+    summary = asyncio.run(run(job, settings, say=_say, cancelling=True))
     for line in summary.lines():
         _say(line)
     return summary.exit_code

@@ -59,7 +59,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--schema", type=_FILE, help="With --template: a JSON schema that answers follow.")
 @click.option("--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD", help="Stop before this is spent.")
 @click.option("--max-requests", type=click.IntRange(1), help="Stop after so many requests.")
-@click.option("--deadline", type=Duration(), help="Stop after so long: 90s, 15min, 2h.")
+@click.option("--deadline", type=Duration(), help="Stop after so long: 90s, 15min, 2h; with --via auto, be done.")
 @click.option("--limit", type=click.IntRange(1), metavar="ROWS", help="Send only so many rows, to try things out.")
 @click.option("--retry-failed", is_flag=True, help="Send those again that are in the errors file.")
 @click.option("--skip-bad", is_flag=True, help="Have bad lines in the errors file and send the others.")
@@ -68,11 +68,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--pause-at-daily-limit", is_flag=True, help="Stop when a day's limit is reached instead of waiting.")
 @click.option(
     "--via",
-    type=click.Choice(["live", "batch"]),
+    type=click.Choice(["live", "batch", "auto"]),
     default="live",
-    help="Which API: live, or the Batch API at its price and within its queue.",
+    help="Which API: live; the Batch API at its price; or auto: as much by batch as the deadline lets.",
 )
-@click.option("--keep-files", is_flag=True, help="With --via batch: leave the batches' files at the service.")
+@click.option("--keep-files", is_flag=True, help="With --via batch or auto: leave the batches' files at the service.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--no-progress", is_flag=True, help="Show no progress, only the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
@@ -88,9 +88,11 @@ def run(requests: str, output: str, **given: Any) -> int:
       ratelimit run requests.jsonl -o results.jsonl --tier tier-1
       ratelimit run rows.csv -o results.jsonl --template prompt.txt --model gpt-4o-mini
       ratelimit run requests.jsonl -o results.jsonl --limit 50 --max-cost 1
+      ratelimit run requests.jsonl -o results.jsonl --via auto --deadline 6h
     """
     settings = load_settings(
-        **{name: given[name] for name in ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file")}
+        **{name: given[name] for name in ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file")},
+        batch_files="keep" if given["keep_files"] else None,
     )
     job = jobs.Job(
         _source(requests, given),
@@ -136,7 +138,10 @@ async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any
     for needless in ("max_cost", "max_requests", "pause_at_daily_limit", "no_preflight", "report"):
         if given[needless]:
             raise click.UsageError(f"--{needless.replace('_', '-')} goes with --via live")
-    return await batches.run(job, settings, say=say, keep_files=given["keep_files"])
+    both = given["via"] == "auto"
+    if both and not given["deadline"]:
+        raise click.UsageError("--via auto needs --deadline: it is what decides which way a request goes")
+    return await batches.run(job, settings, say=say, both_routes=both, watcher=_watcher(given))
 
 
 def _source(requests: str, given: dict[str, Any]) -> Source:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.runner import Runner, Say
 from ratelimit.jobs.source import Source, digest
 from ratelimit.jobs.summary import Summary, summarise
+from ratelimit.jobs.tally import Tally
 from ratelimit.limits.bucket import DAY
 from ratelimit.settings import Settings
 from ratelimit.wire.client import Client
@@ -35,11 +36,32 @@ class Job:
     report: Path | None = None
 
 
+class Watched(Protocol):
+    """A run as it is seen from outside."""
+
+    tally: Tally
+
+    def standing(self) -> str:
+        """Return what there is to say of it beside its tally and its lanes."""
+
+
 class Watcher:
     """Is shown a run while it goes on; this one does not look."""
 
-    async def watch(self, runner: Runner, client: Client) -> None:
+    async def watch(self, run: Watched, client: Client) -> None:
         """Show the run until cancelled."""
+
+
+@asynccontextmanager
+async def watched(run: Watched, client: Client | None, watcher: Watcher | None) -> AsyncIterator[None]:
+    """Have a run watched, if there is anything to see."""
+    watching = asyncio.create_task((watcher or Watcher()).watch(run, client)) if client else None
+    try:
+        yield
+    finally:
+        if watching:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 class Stoppable(Protocol):
@@ -62,8 +84,8 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
         elapsed = 0.0
         if journal:
             journal.recover(retry_failed=job.retry_failed)
-            _report_doubt(journal, say)
-            spent, elapsed = _spent(journal)
+            report_doubt(journal, say)
+            spent, elapsed = spent_before(journal)
         client = await opened.enter_async_context(make_client(settings, table=table, spent=spent, elapsed=elapsed))
         runner = Runner(
             client,
@@ -75,13 +97,9 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
             say=say,
             retry_failed=job.retry_failed,
         )
-        watching = asyncio.create_task((watcher or Watcher()).watch(runner, client))
         with signals(runner, say) as interrupted:
-            try:
+            async with watched(runner, client, watcher):
                 await runner.run()
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
         summary = summarise(
             runner.tally,
             client.count,
@@ -131,7 +149,8 @@ def _write_report(path: Path, summary: Summary, runner: Runner, say: Say) -> Non
         say(str(error))
 
 
-def _report_doubt(journal: Journal, say: Say) -> None:
+def report_doubt(journal: Journal, say: Say) -> None:
+    """Say what was sent when the last run ended."""
     doubtful = journal.in_doubt
     if doubtful:
         shown = ", ".join(doubtful[:10]) + (f" and {len(doubtful) - 10:,} more" if len(doubtful) > 10 else "")
@@ -139,7 +158,7 @@ def _report_doubt(journal: Journal, say: Say) -> None:
         say(f"{len(doubtful):,} {was} in flight when the last run ended; they may have been billed: {shown}")
 
 
-def _spent(journal: Journal) -> tuple[dict[str, dict[str, float]], float]:
+def spent_before(journal: Journal) -> tuple[dict[str, dict[str, float]], float]:
     """Return what earlier runs have spent of each limit, and how long ago that was."""
     spent, at = journal.spent
     if not spent:

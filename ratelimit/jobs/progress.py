@@ -15,8 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ratelimit.admission.scheduler import LaneStatus, LimitStatus
-from ratelimit.jobs.job import Watcher
-from ratelimit.jobs.runner import Runner
+from ratelimit.jobs.job import Watched, Watcher
 from ratelimit.jobs.summary import duration
 from ratelimit.wire.client import Client
 
@@ -46,13 +45,13 @@ class PlainLines(Watcher):
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
 
-    async def watch(self, runner: Runner, client: Client) -> None:
+    async def watch(self, run: Watched, client: Client) -> None:
         """Say how it stands, until cancelled."""
         pace, clock = Pace(), asyncio.get_running_loop().time
         while True:
-            pace.note(clock(), runner.tally.answers)
+            pace.note(clock(), run.tally.answers)
             await asyncio.sleep(_LINE_EVERY)
-            self._say(line(runner, client, pace.note(clock(), runner.tally.answers)))
+            self._say(line(run, client, pace.note(clock(), run.tally.answers)))
 
 
 class LivePanel(Watcher):
@@ -61,18 +60,18 @@ class LivePanel(Watcher):
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    async def watch(self, runner: Runner, client: Client) -> None:
+    async def watch(self, run: Watched, client: Client) -> None:
         """Draw how it stands, until cancelled."""
         pace, clock = Pace(), asyncio.get_running_loop().time
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
-                live.update(panel(runner, client, pace.note(clock(), runner.tally.answers)), refresh=True)
+                live.update(panel(run, client, pace.note(clock(), run.tally.answers)), refresh=True)
                 await asyncio.sleep(_PANEL_EVERY)
 
 
-def line(runner: Runner, client: Client, rate: float) -> str:
+def line(run: Watched, client: Client, rate: float) -> str:
     """Return how a run stands in one line."""
-    tally, lanes = runner.tally, client.snapshot()
+    tally, lanes = run.tally, client.snapshot()
     if not tally.begun:
         return f"checking the input: {tally.looked_at:,} lines"
     left = "" if tally.left is None else f", {tally.left:,} left"
@@ -80,12 +79,13 @@ def line(runner: Runner, client: Client, rate: float) -> str:
         f"{tally.answers:,} answered, {tally.failed:,} failed{left}, {rate * 60:,.0f} a minute, {_binding(lanes)}, "
         f"{sum(lane.in_flight for lane in lanes):,} in flight, {client.count.retried:,} retries, "
         f"{client.count.refused:,} refused, ${tally.cost:,.4f}{_ending(tally.left, rate)}"
+        + (f"; {standing}" if (standing := run.standing()) else "")
     )
 
 
-def panel(runner: Runner, client: Client, rate: float) -> Panel:
+def panel(run: Watched, client: Client, rate: float) -> Panel:
     """Return how a run stands as a panel."""
-    tally, lanes, count = runner.tally, client.snapshot(), client.count
+    tally, lanes, count = run.tally, client.snapshot(), client.count
     if not tally.begun:
         return _framed("checking the input", Text(f"{tally.looked_at:,} lines"))
     done = tally.done_before + tally.answers + tally.failed
@@ -108,6 +108,8 @@ def panel(runner: Runner, client: Client, rate: float) -> Panel:
         f"${tally.cost:,.4f} so far" + (f", about ${projected:,.4f} in all" if projected else ""),
     )
     parts: list[RenderableType] = [going, "", _limits(lanes), "", sending, spending]
+    if standing := run.standing():
+        parts.append(Text(standing))
     if tally.total:
         parts.insert(0, Text.assemble(_bar(part, 60, "green"), f" {part:4.0%}"))
     if client.sender.paused:

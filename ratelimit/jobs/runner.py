@@ -105,6 +105,10 @@ class Runner:
         """Wait for nothing any more."""
         self._flights.leave()
 
+    def standing(self) -> str:
+        """There is nothing to say beside the tally and the lanes."""
+        return ""
+
     async def _look_through(self) -> Findings:
         journal, options = self._journal, self._options
         if not options.check or not self._source.rereadable:

@@ -34,6 +34,8 @@ class Summary:
     output_tokens: int
     cost: float
     unpriced: int
+    batched: int
+    saved: float
     seconds: float
     in_doubt: int
     stopped: str | None
@@ -54,6 +56,9 @@ class Summary:
             + (f" ({self.unpriced:,} answers of models without a price)" if self.unpriced else ""),
             f"sent     {self.attempts:,} requests: {self.retried:,} again, {self.refused:,} refused by a limit",
         ]
+        if self.batched:
+            live = f", {self.answered - self.batched:,} live" if self.answered > self.batched else ""
+            lines.append(f"routes   {self.batched:,} answers by the Batch API{live}; ${self.saved:,.4f} saved")
         if self.failed:
             causes = ", ".join(f"{count:,} {code}" for code, count in sorted(self.failures.items()))
             lines.append(f"failed   {self.failed:,}: {causes}")
@@ -93,6 +98,8 @@ def summarise(
         output_tokens=tally.output_tokens,
         cost=tally.cost,
         unpriced=tally.unpriced,
+        batched=tally.batched,
+        saved=tally.saved,
         seconds=(tally.ended_at or tally.started_at) - tally.started_at,
         in_doubt=in_doubt,
         stopped=str(stopped) if stopped else None,

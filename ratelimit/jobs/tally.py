@@ -41,6 +41,8 @@ class Tally:
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost = 0.0
+        self.batched = 0  # of the answers, those that came through the Batch API
+        self.saved = 0.0
         self.unpriced = 0
         self.started_at = 0.0
         self.ended_at: float | None = None
@@ -73,8 +75,8 @@ class Tally:
         self.attempts += 1
         self._point(now).sent += 1
 
-    def answered(self, model: str, reply: Reply, began: float, now: float) -> None:
-        """Count one answer."""
+    def answered(self, model: str, reply: Reply, began: float, now: float, *, discount: float = 0.0) -> None:
+        """Count one answer; one with a discount is cheaper by that part of its price."""
         self.answers += 1
         point = self._point(now)
         point.answered += 1
@@ -91,7 +93,9 @@ class Tally:
         if prices is None:
             self.unpriced += 1
         else:
-            self.cost += prices.of(usage.input, usage.output)
+            price = prices.of(usage.input, usage.output)
+            self.cost += price * (1 - discount)
+            self.saved += price * discount
 
     def gave_up(self, code: str, now: float) -> None:
         """Count one request that will not succeed."""

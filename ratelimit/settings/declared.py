@@ -14,6 +14,7 @@ from ratelimit.secret import Secret
 Tier = Literal["free", "tier-1", "tier-2", "tier-3", "tier-4", "tier-5"]
 Charges = Literal["headers", "usage", "estimate"]
 ChargeFormula = Literal["auto", "chat_2025", "chat_2024", "documented", "exact_plus_cap", "exact"]
+BatchFiles = Literal["delete", "keep"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 PREFIX: Final = "RATELIMIT_"
@@ -73,6 +74,7 @@ class Settings:
     charges: Charges = field(default="headers", metadata=_write(_one_of(Charges)))
     charge_formula: ChargeFormula = field(default="auto", metadata=_write(_one_of(ChargeFormula)))
     azure_api_version: str | None = field(default=None, metadata=_write("a version such as 2024-10-21", pattern=_WORD))
+    batch_files: BatchFiles = field(default="delete", metadata=_write(_one_of(BatchFiles)))
     log_level: LogLevel = field(default="warning", metadata=_write(_one_of(LogLevel)))
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -87,7 +89,7 @@ FIELDS: Final = {each.name: each for each in fields(Settings) if "write" in each
 NAMES: Final[tuple[str, ...]] = tuple(FIELDS)
 """The settings, in the order in which they are documented."""
 TYPES: Final = {name: kind for name, kind in get_type_hints(Settings).items() if name in FIELDS}
-LOWER: Final = frozenset(("tier", "charges", "charge_formula", "log_level"))
+LOWER: Final = frozenset(("tier", "charges", "charge_formula", "batch_files", "log_level"))
 
 
 def unknown(where: str, name: str, spell: Callable[[str], str] = str) -> BadSettings:

@@ -11,10 +11,9 @@ from jobbing import Place, ask, batch_line
 from rich.console import Console
 
 from ratelimit.jobs.budget import Options
-from ratelimit.jobs.job import Watcher
+from ratelimit.jobs.job import Watched, Watcher
 from ratelimit.jobs.progress import LivePanel, PlainLines, panel
 from ratelimit.jobs.report import page, plot
-from ratelimit.jobs.runner import Runner
 from ratelimit.jobs.summary import duration
 from ratelimit.jobs.tally import Point, Tally
 from ratelimit.limits.tiers import load
@@ -29,11 +28,11 @@ class Look(Watcher):
         self.after = after
         self.shown = ""
 
-    async def watch(self, runner: Runner, client: Client) -> None:
+    async def watch(self, run: Watched, client: Client) -> None:
         await asyncio.sleep(self.after)
         console = Console(file=io.StringIO(), width=110, force_terminal=True, color_system=None)
         with console.capture() as captured:
-            console.print(panel(runner, client, 1.5))
+            console.print(panel(run, client, 1.5))
         self.shown = captured.get()
 
 

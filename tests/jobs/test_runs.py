@@ -11,10 +11,9 @@ from jobbing import Place, ask, batch_line
 
 from ratelimit.errors import InputUnreadable, OutputUnusable, RequestsChanged
 from ratelimit.jobs.budget import Options
-from ratelimit.jobs.job import Watcher
+from ratelimit.jobs.job import Watched, Watcher
 from ratelimit.jobs.preflight import InputRefused
 from ratelimit.jobs.records import answered
-from ratelimit.jobs.runner import Runner
 from ratelimit.jobs.source import Row, Source
 from ratelimit.testing.mock import MockServer
 from ratelimit.wire.client import Client
@@ -210,9 +209,9 @@ async def test_never_more_rows_than_may_be_in_flight(place: Place) -> None:
     class Look(Watcher):
         most = 0
 
-        async def watch(self, runner: Runner, client: Client) -> None:
+        async def watch(self, run: Watched, client: Client) -> None:
             while True:
-                self.most = max(self.most, len(runner._flights))
+                self.most = max(self.most, len(vars(run)["_flights"]))
                 await asyncio.sleep(0.01)
 
     place.write(batch_line(f"row-{number}", ask("hi", ["gpt-4o-mini", "gpt-4o"][number > 20])) for number in range(80))

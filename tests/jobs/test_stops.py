@@ -12,8 +12,7 @@ from jobbing import Place, ask, batch_line
 from ratelimit.errors import OutputFailed
 from ratelimit.jobs import lines
 from ratelimit.jobs.budget import Options
-from ratelimit.jobs.job import Watcher
-from ratelimit.jobs.runner import Runner
+from ratelimit.jobs.job import Watched, Watcher
 from ratelimit.testing.mock import MockServer
 from ratelimit.wire.client import Client
 
@@ -28,8 +27,8 @@ class After(Watcher):
         self.signals = signals
         self.at = 0.0
 
-    async def watch(self, runner: Runner, client: Client) -> None:
-        while runner.tally.answers < self.answers:  # noqa: ASYNC110 - nothing tells of answers but the count
+    async def watch(self, run: Watched, client: Client) -> None:
+        while run.tally.answers < self.answers:  # noqa: ASYNC110 - nothing tells of answers but the count
             await asyncio.sleep(0.01)
         self.at = asyncio.get_running_loop().time()
         for number in self.signals:

@@ -88,9 +88,8 @@ class Collector:
             self._journal.answered(outcome.record)
             model = self._table.find(about.lane)
             discount = (model.prices.batch_discount if model.prices else None) or 0.0
-            before = self._tally.cost
-            self._tally.answered(about.lane, outcome.reply, now, now)
-            self._tally.cost = before + (self._tally.cost - before) * (1 - discount)
+            self._tally.batched += 1
+            self._tally.answered(about.lane, outcome.reply, now, now, discount=discount)
         else:
             self._journal.gave_up(outcome.record)
             self._tally.gave_up(outcome.code, now)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ratelimit.errors import RequestFailed
-from ratelimit.jobs.batches.api import Api, Batch
+from ratelimit.jobs.batches.api import Api, Batch, Counts
 from ratelimit.jobs.batches.ledger import Enqueued, Ledger
 from ratelimit.jobs.batches.packing import Piece
 from ratelimit.jobs.batches.queue import Queue
@@ -33,6 +33,22 @@ class Flight:
     places: dict[int, tuple[int, int]] = field(default_factory=dict)  # where each row is in the spool, by its key
     checked: bool = False
     freed: bool = False
+    since: float = 0.0  # by the loop's clock
+    counts: Counts = field(default_factory=Counts)  # as of the last look
+
+    @property
+    def answered(self) -> int:
+        """Rows that it has dealt with so far."""
+        return min(self.counts.completed + self.counts.failed, len(self.places))
+
+    @property
+    def unanswered(self) -> int:
+        """Rows that it has not."""
+        return len(self.places) - self.answered
+
+    def age(self, now: float) -> float:
+        """Seconds since it was created."""
+        return now - self.since
 
 
 class Follower:
@@ -108,6 +124,7 @@ class Follower:
             except RequestFailed as error:
                 self._say(f"batch {name} is gone ({error}); what it had not answered is enqueued again")
                 return None
+            flight.counts = batch.counts
             if batch.status in {"in_progress", "finalizing", "completed"} and not flight.checked:
                 flight.checked = True
                 flight.queue.unchecked -= 1

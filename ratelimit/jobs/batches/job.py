@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
-from ratelimit.compose import make_table, make_transport
+from ratelimit.compose import limits_of, make_client, make_table, make_transport
 from ratelimit.errors import BadSettings, OutputUnusable
 from ratelimit.jobs.batches.api import Api
 from ratelimit.jobs.batches.ledger import Ledger, ledger_path
 from ratelimit.jobs.batches.runner import Runner
 from ratelimit.jobs.batches.spool import Spool
-from ratelimit.jobs.job import Job, check_places, signals
+from ratelimit.jobs.job import Job, Watcher, check_places, report_doubt, signals, spent_before, watched
 from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.runner import Say
-from ratelimit.jobs.summary import Summary, summarise
+from ratelimit.jobs.summary import Summary, duration, summarise
+from ratelimit.limits.tiers import Table
 from ratelimit.settings import Settings
 from ratelimit.wire.sender import Count
 
 
-async def run(job: Job, settings: Settings, *, say: Say, keep_files: bool = False, cancelling: bool = False) -> Summary:
+async def run(
+    job: Job,
+    settings: Settings,
+    *,
+    say: Say,
+    cancelling: bool = False,
+    both_routes: bool = False,
+    watcher: Watcher | None = None,
+) -> Summary:
     """Run a job through the Batch API to its end, or until something stops it.
 
-    To cancel is to enqueue nothing, cancel what is enqueued, and keep what it has answered by then.
+    To cancel is to enqueue nothing, cancel what is enqueued, and keep what it has answered by then. With both routes,
+    the deadline is when all is to be done, and the live API sees to it.
     """
     output = _check(job, settings, cancelling=cancelling)
     table = make_table(settings)
@@ -31,9 +46,16 @@ async def run(job: Job, settings: Settings, *, say: Say, keep_files: bool = Fals
         journal.recover(retry_failed=job.retry_failed)
         if job.retry_failed:
             journal.forget_failures()
+        report_doubt(journal, say)
         ledger = opened.enter_context(Ledger(output))
-        spool = opened.enter_context(Spool(output.parent, table))
-        transport = await opened.enter_async_context(make_transport(settings))
+        client, due, options = None, None, job.options
+        if both_routes and options.deadline:
+            spent, elapsed = spent_before(journal)
+            client = await opened.enter_async_context(make_client(settings, table=table, spent=spent, elapsed=elapsed))
+            due = asyncio.get_running_loop().time() + ledger.left_until(options.deadline)
+            options = replace(options, deadline=None)
+        transport = client.transport if client else await opened.enter_async_context(make_transport(settings))
+        spool = opened.enter_context(Spool(output.parent, table, _most_live(settings, table) if client else None))
         runner = Runner(
             Api(transport, say),
             job.source,
@@ -42,22 +64,43 @@ async def run(job: Job, settings: Settings, *, say: Say, keep_files: bool = Fals
             tier=settings.tier,
             journal=journal,
             ledger=ledger,
-            options=job.options,
+            options=options,
             say=say,
-            keep_files=keep_files,
+            keep_files=settings.batch_files == "keep",
             cancelling=cancelling,
+            client=client,
+            due=due,
         )
         with signals(runner, say) as interrupted:
-            await runner.run()
+            async with watched(runner, client, watcher if client else None):
+                await runner.run()
+        if due is not None and not runner.tally.left and not runner.stopped:
+            ledger.left_until(0)
+            _say_whether_it_held(due - asyncio.get_running_loop().time(), say)
         return summarise(
             runner.tally,
-            Count(),
-            (),
+            client.count if client else Count(),
+            client.snapshot() if client else (),
             runner.stopped,
-            in_doubt=0,
+            in_doubt=len(journal.in_doubt),
             failed_before=journal.failed,
             interrupted=bool(interrupted),
         )
+
+
+def _most_live(settings: Settings, table: Table) -> Callable[[str], float]:
+    """Return the most tokens that the live API can charge a request of a lane."""
+    limits = limits_of(settings, table)
+
+    @cache
+    def most(lane: str) -> float:
+        return min((limit.amount for limit in limits(lane) if limit.unit == "tokens"), default=math.inf)
+
+    return most
+
+
+def _say_whether_it_held(spare: float, say: Say) -> None:
+    say(f"the deadline was {'kept' if spare >= 0 else 'missed'}, by {duration(abs(spare))}")
 
 
 def _check(job: Job, settings: Settings, *, cancelling: bool) -> Path:

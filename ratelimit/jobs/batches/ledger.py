@@ -40,6 +40,8 @@ class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     batch: str | None = None
     ended: str | None = None
     answered: int = 0
+    recalled: bool = False
+    deadline: float | None = None
     at: float = 0.0
 
 
@@ -62,6 +64,7 @@ class Enqueued:
     batch: str | None = None
     ended: str | None = None
     answered: int = 0
+    recalled: bool = False
 
 
 class BatchesUnderWay(RateLimitError):
@@ -90,6 +93,7 @@ class Ledger:
         self.job = ""
         self.created: list[float] = []  # when batches were, by the wall clock
         self.all: dict[str, Enqueued] = {}
+        self._deadline, self._since = 0.0, 0.0
         for number, line in self._lines.recover():
             self._read(number, line)
         if not self.job:
@@ -112,6 +116,8 @@ class Ledger:
                 "then run again",
             ) from None
         self.job = entry.job or self.job
+        if entry.deadline is not None:
+            self._deadline, self._since = entry.deadline, entry.at
         if entry.batch:
             self.created.append(entry.at)
 
@@ -139,6 +145,19 @@ class Ledger:
         """Note that nothing more will come of it, and that what has come is on disk."""
         about.ended, about.answered = ended, answered
         self._write(_Entry(tag=about.tag, ended=ended, answered=answered))
+
+    def recall(self, about: Enqueued) -> None:
+        """Note that a batch is about to be cancelled, so that its rows go another way."""
+        about.recalled = True
+        self._write(_Entry(tag=about.tag, recalled=True))
+
+    def left_until(self, deadline: float) -> float:
+        """Return the seconds left of a deadline, which counts from the first run that had it; zero forgets it."""
+        now = time.time()
+        if deadline != self._deadline:
+            self._deadline, self._since = deadline, now
+            self._write(_Entry(deadline=deadline, at=now))
+        return self._since + deadline - now
 
     def _write(self, entry: _Entry) -> None:
         self._lines.append(_encode(entry))
@@ -168,6 +187,7 @@ def _apply(line: bytes, known: dict[str, Enqueued]) -> _Entry:
         about.batch = entry.batch or about.batch
         about.ended = entry.ended or about.ended
         about.answered = entry.answered or about.answered
+        about.recalled = entry.recalled or about.recalled
     return entry
 
 

@@ -26,6 +26,8 @@ class Queue:
     lane: str
     limit: float
     waiting: list[Piece] = field(default_factory=list)
+    held: list[Piece] = field(default_factory=list)  # kept out of batches, for the live API
+    only_live: list[Piece] = field(default_factory=list)  # what no batch can hold, for the live API as well
     enqueued: int = 0
     unchecked: int = 0  # batches that the service has not let in yet
     refusals: int = 0

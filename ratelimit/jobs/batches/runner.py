@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 
-from ratelimit.errors import NeverFits, RateLimitError, RequestFailed, RequestInvalid
+from ratelimit.errors import RateLimitError, RequestFailed
 from ratelimit.jobs import records
-from ratelimit.jobs.batches.api import Api, Batch, Problem
+from ratelimit.jobs.batches.api import Api, Batch
+from ratelimit.jobs.batches.backlog import Backlog
 from ratelimit.jobs.batches.collecting import Collector
 from ratelimit.jobs.batches.following import Flight, Follower
+from ratelimit.jobs.batches.intake import look_through, take_in
 from ratelimit.jobs.batches.ledger import Ledger
-from ratelimit.jobs.batches.packing import Caps, cut, fill
-from ratelimit.jobs.batches.queue import Queue, parts, told_limit
+from ratelimit.jobs.batches.live import Live
+from ratelimit.jobs.batches.packing import fill
 from ratelimit.jobs.batches.rejection import queue_full, to_blame
+from ratelimit.jobs.batches.sharing import LOOK_EVERY, Sharing
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.budget import Options, Stopped
-from ratelimit.jobs.feeding import rows
 from ratelimit.jobs.journal import Journal
-from ratelimit.jobs.preflight import Findings, InputRefused, preflight
+from ratelimit.jobs.preflight import Findings
 from ratelimit.jobs.source import Row, Source
 from ratelimit.jobs.tally import Tally
 from ratelimit.limits.tiers import Table
+from ratelimit.wire.client import Client
 
 _HOUR = 3600.0
 _MOST_CREATED = 1900  # an hour, of the 2,000 that the service allows
@@ -56,15 +57,15 @@ class Runner:
         say: Callable[[str], None],
         keep_files: bool = False,
         cancelling: bool = False,
+        client: Client | None = None,
+        due: float | None = None,
     ) -> None:
         self.tally = Tally(table)
         self.stopped: RateLimitError | None = None
-        self.queues: dict[str, Queue] = {}
         self._api = api
         self._source = source
         self._spool = spool
         self._table = table
-        self._tier = tier
         self._journal = journal
         self._ledger = ledger
         self._options = options
@@ -86,6 +87,17 @@ class Runner:
             say=say,
             keep_files=keep_files,
         )
+        self._backlog = Backlog(
+            spool, table, tier, created=self._created, refuse=self._refuse, say=say, both_routes=client is not None
+        )
+        self._live: Live | None = None
+        self._sharing: Sharing | None = None
+        if client and due is not None:
+            self._live = Live(
+                client, spool, journal, tally=self.tally, table=table, changed=self._changed, stop=self.stop
+            )
+            self._sharing = Sharing(self._live, spool, due=due, recall=self._call_back, say=say)
+        self._tasks = asyncio.TaskGroup()
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
         self._told_at = 0.0
@@ -108,133 +120,100 @@ class Runner:
         finally:
             if timer:
                 timer.cancel()
+            if self._live:
+                await self._live.end(in_order=self._stopping)
             self.tally.end(loop.time())
         return self.tally
 
     def stop(self, why: RateLimitError) -> None:
-        """Do nothing new; what is enqueued goes on at the service."""
+        """Do nothing new; what is enqueued goes on at the service, and what is on its way is waited for."""
         if not self._stopping and self._work:
-            self._stopping, self.stopped = True, why
+            self._halt(why)
             self._work.cancel()
             if left := len(self._ledger.open):
                 self._say(f"{left:,} batches go on at the service; the same command collects what they answer")
 
     def leave(self) -> None:
-        """Nothing is waited for anyway."""
+        """Wait for nothing any more."""
+        if self._live:
+            self._live.flights.leave()
+
+    def _halt(self, why: RateLimitError) -> None:
+        self._stopping, self.stopped = True, why
+        if self._live:
+            self._live.flights.stop(why)
 
     async def _go(self) -> None:
         clock = asyncio.get_running_loop().time
-        found = Findings() if self._cancelling else await self._look_through()
+        found = Findings()
+        if not self._cancelling:
+            found = await look_through(self._source, self._lane_of, self._journal, self._options, self.tally)
         self.tally.start(found, clock())
         wall = time.time()
         self._created.extend(sorted(clock() - max(wall - at, 0.0) for at in self._ledger.created))
         await self._follower.settle()
-        adopted = self._adopted()
+        adopted = self._adopted(clock() - wall)
         if not self._cancelling:
             await self._take_in(found, adopted)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for flight in adopted:
-                    self._launch(tasks, flight)
-                await self._keep_filled(tasks)
-        except* RateLimitError as group:
-            self._stopping, self.stopped = True, _first(group)
+        async with self._live.going_on() if self._live else nullcontext():
+            try:
+                async with asyncio.TaskGroup() as self._tasks:
+                    for flight in adopted:
+                        self._launch(flight)
+                    await self._keep_filled()
+            except* RateLimitError as group:
+                self._halt(_first(group))
         if not self._stopping:
             await self._follower.sweep()
 
-    async def _look_through(self) -> Findings:
-        found = Findings()
-        for found in preflight(self._source, self._lane_of, self._journal, force=self._options.force):
-            self.tally.looked_at = found.rows
-            await asyncio.sleep(0)
-        if found.problems and not self._options.skip_bad:
-            raise InputRefused(self._source.path, found)
-        return found
-
     def _lane_of(self, row: Row) -> tuple[str, float]:
         model = self._table.find(row.request().model)
-        self._queue(model.name)
+        self._backlog.queue(model.name)
         return model.name, 0
 
-    def _queue(self, lane: str) -> Queue:
-        if lane not in self.queues:
-            limit = self._table.on(lane, self._tier).batch_queue
-            self.queues[lane] = Queue(lane, float("inf") if limit is None else limit)
-        return self.queues[lane]
-
-    def _adopted(self) -> list[Flight]:
+    def _adopted(self, offset: float) -> list[Flight]:
         """Return what goes on at the service."""
         flights = []
         for about in self._ledger.open:
-            flight = Flight(about, self._queue(about.lane), checked=True)
+            flight = Flight(about, self._backlog.queue(about.lane), checked=True, since=about.at + offset)
             flight.queue.enqueued += about.tokens
             flights.append(flight)
         return flights
 
     async def _take_in(self, found: Findings, adopted: list[Flight]) -> None:
-        """Put every row that is left into the spool, and those that are in no batch into pieces."""
-        flights = {key: flight for flight in adopted for key in flight.about.keys}
-        left: list[array[int]] = []
-        taken = 0
-        async for row in rows(self._source):
-            if row.number in found.twins:
-                row = replace(row, id=f"line-{row.number}")  # noqa: PLW2901 - a twin goes by another name
-            if self._journal.is_done(row):
-                continue
-            try:
-                problem = row.problem or found.problems.get(row.number)
-                if problem:
-                    raise RequestInvalid(problem, "mend this line of the input")
-                flight = flights.get(row.key)
-                if flight is None and self._options.limit is not None and taken >= self._options.limit:
-                    continue
-                group, place = self._spool.add(row)
-            except RateLimitError as error:
-                self._give_up(row.key, records.gave_up(row, error), records.code_of(error))
-                continue
-            if flight:
-                flight.places[row.key] = group, place
-                continue
-            taken += 1
-            while len(left) <= group:
-                left.append(array("Q"))
-            left[group].append(place)
-        for number, places in enumerate(left):
-            self._wait(number, places)
-
-    def _wait(self, number: int, places: Sequence[int]) -> None:
-        group = self._spool.groups[number]
-        queue = self._queue(group.lane)
-        for place in [place for place in places if group.tokens[place] > queue.limit]:
-            error = NeverFits(f"the batch queue of {group.lane}", group.tokens[place], queue.limit)
-            row = self._spool.row(number, place)
+        def give_up(row: Row, error: RateLimitError) -> None:
             self._give_up(row.key, records.gave_up(row, error), records.code_of(error))
-        places = [place for place in places if group.tokens[place] <= queue.limit]
-        total = queue.enqueued + sum(piece.tokens for piece in queue.waiting)
-        total += sum(group.tokens[place] for place in places)
-        size = parts(queue.limit, total, len(self._created))
-        queue.waiting += cut(number, places, group, Caps(tokens=size))
 
-    async def _keep_filled(self, tasks: asyncio.TaskGroup) -> None:
-        clock = asyncio.get_running_loop().time
+        left = await take_in(
+            self._source, self._spool, self._journal, found, adopted, limit=self._options.limit, give_up=give_up
+        )
+        for number, places in enumerate(left):
+            self._backlog.wait(number, places)
+
+    async def _keep_filled(self) -> None:
+        clock, queues = asyncio.get_running_loop().time, self._backlog.queues
         while True:
             self._changed.clear()
-            self._fill(tasks, clock())
-            waiting = any(queue.waiting for queue in self.queues.values())
-            if not waiting and not self._flights:
+            if self._sharing:
+                for queue in self._backlog.queues.values():
+                    self._sharing.share(queue, self._flights, clock())
+            self._fill(clock())
+            if self._backlog.empty and not self._flights and not (self._live and len(self._live.flights)):
                 return
             self._tell(clock())
-            wake = [queue.closed_until for queue in self.queues.values() if queue.closed_until > clock()]
-            if waiting and len(self._created) >= _MOST_CREATED:
+            wake = [queue.closed_until for queue in queues.values() if queue.closed_until > clock()]
+            if len(self._created) >= _MOST_CREATED:
                 wake.append(self._created[0] + _HOUR)
+            if self._sharing:
+                wake.append(clock() + LOOK_EVERY)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(wake, default=None)):
                     await self._changed.wait()
 
-    def _fill(self, tasks: asyncio.TaskGroup, now: float) -> None:
+    def _fill(self, now: float) -> None:
         while self._created and self._created[0] <= now - _HOUR:
             self._created.popleft()
-        for queue in self.queues.values():
+        for queue in self._backlog.queues.values():
             most = min(queue.open_to(now), _MOST_CREATED - len(self._created))
             if not queue.waiting or most <= 0:
                 continue
@@ -246,27 +225,28 @@ class Runner:
                 queue.enqueued += piece.tokens
                 queue.unchecked += 1
                 self._created.append(now)
-                self._launch(tasks, Flight(about, queue, piece, places))
+                self._launch(Flight(about, queue, piece, places, since=now))
 
-    def _launch(self, tasks: asyncio.TaskGroup, flight: Flight) -> None:
+    def _launch(self, flight: Flight) -> None:
         self._flights.add(flight)
-        tasks.create_task(self._follow(flight))
+        self._tasks.create_task(self._follow(flight))
 
     async def _follow(self, flight: Flight) -> None:
         """See one batch from its intent to its end."""
         about = flight.about
         if flight.piece and about.batch is None:
             await self._follower.begin(flight, flight.piece)
-        if self._cancelling:
+        if self._cancelling or about.recalled:
             await self._api.cancel(about.batch or "")
         batch = await self._follower.until_over(flight)
         self._free(flight)
         if batch is None:
-            self._again(flight.places.keys(), flight)
             self._ledger.over(about, "lost")
+            self._again(flight)
         elif batch.status == "failed":
-            self._rejected(flight, batch)
+            self._journal.sync()
             self._ledger.over(about, "failed")
+            self._rejected(flight, batch)
             await self._follower.clean(batch)
         else:
             async with self._transfers:
@@ -275,9 +255,9 @@ class Runner:
                 self._tries[key] += 1
                 if self._tries[key] >= _TRIES:
                     self._give_up(key, record, code)
-            self._again([key for key in flight.places if key not in self._journal.done], flight)
             self._journal.sync()
             self._ledger.over(about, batch.status, collected.answered)
+            self._again(flight)
             if collected.whole:
                 await self._follower.clean(batch)
         self._flights.discard(flight)
@@ -297,59 +277,56 @@ class Runner:
         now, problems = asyncio.get_running_loop().time(), batch.problems
         if queue_full(problems):
             flight.queue.refused(now)
-            self._learn(flight.queue, problems)
+            self._backlog.learn(flight.queue, problems)
             pause = flight.queue.closed_until - now
             self._say(f"the batch queue of {flight.queue.lane} is full at the service; trying again in {pause:.0f} s")
-            self._again(flight.places, flight)
+            self._again(flight)
             return
         bad = to_blame(problems, flight.about.keys)
         self._say(f"batch {batch.id} has failed validation; {len(bad):,} of its rows are bad")
         for key, problem in bad.items():
-            if key in flight.places:
+            if place := flight.places.pop(key, None):
                 code = problem.code or "failed"
-                row = self._spool.row(*flight.places[key])
-                self._give_up(key, records.gave_up(row, RequestFailed(400, code, problem.message or code)), code)
-        self._again(flight.places, flight)
+                self._backlog.turn_down(place[0], {place[1]: RequestFailed(400, code, problem.message or code)})
+        self._again(flight)
 
-    def _learn(self, queue: Queue, problems: Sequence[Problem]) -> None:
-        """Go by the limit that a refusal names, where it is lower than the table's."""
-        for problem in problems:
-            if (limit := told_limit(problem.message or "")) is not None and limit < queue.limit:
-                self._say(
-                    f"the batch queue of {queue.lane} holds {limit:,} tokens, not {queue.limit:,.0f}: going by that"
-                )
-                queue.limit = limit
-                waiting, queue.waiting = queue.waiting, []
-                for piece in waiting:
-                    self._wait(piece.group, piece.rows)
+    def _again(self, flight: Flight) -> None:
+        """Have what a batch has not answered wait anew."""
+        if not self._cancelling:
+            self._backlog.again(place for key, place in flight.places.items() if key not in self._journal.done)
 
-    def _again(self, keys: Iterable[int], flight: Flight) -> None:
-        """Have rows enqueued again."""
-        groups: dict[int, list[int]] = {}
-        for key in keys:
-            if key not in self._journal.done and key in flight.places:
-                group, place = flight.places[key]
-                groups.setdefault(group, []).append(place)
-        for group, places in groups.items():
-            if not self._cancelling:
-                self._wait(group, places)
+    def _refuse(self, group: int, place: int, error: RateLimitError) -> None:
+        row = self._spool.row(group, place)
+        self._give_up(row.key, records.gave_up(row, error), records.code_of(error))
+
+    def _call_back(self, flight: Flight) -> None:
+        """Have a batch cancelled: its rows are free once it is over, and what it has answered is on disk."""
+        self._ledger.recall(flight.about)
+        self._tasks.create_task(self._api.cancel(flight.about.batch or ""))
 
     def _give_up(self, key: int, record: bytes, code: str) -> None:
         if self._journal.done.add(key):
             self._journal.gave_up(record)
             self.tally.gave_up(code, asyncio.get_running_loop().time())
 
-    def _tell(self, now: float) -> None:
-        if now - self._told_at < _TELL_EVERY or not self._flights:
-            return
-        self._told_at = now
+    def standing(self) -> str:
+        """Return how the batches stand, in one line."""
         enqueued = ", ".join(
             f"{queue.lane} {queue.enqueued:,}" + (f" of {queue.limit:,.0f}" if queue.limit < float("inf") else "")
-            for queue in self.queues.values()
+            for queue in self._backlog.queues.values()
             if queue.enqueued
         )
+        share = f"{self.tally.batched:,} answers by batch, " if self._live else ""
+        recalled = sum(flight.about.recalled for flight in self._flights)
+        ending = f", {recalled:,} of them being cancelled" if recalled else ""
+        return f"{share}{len(self._flights):,} batches{ending}; tokens enqueued: {enqueued or 'none'}"
+
+    def _tell(self, now: float) -> None:
+        if self._live or now - self._told_at < _TELL_EVERY or not self._flights:
+            return
+        self._told_at = now
         left = f", {self.tally.left:,} left" if self.tally.left else ""
-        self._say(f"{self.tally.answers:,} answered{left}; {len(self._flights):,} batches; tokens enqueued: {enqueued}")
+        self._say(f"{self.tally.answers:,} answered{left}; {self.standing()}")
 
 
 def _first(group: BaseExceptionGroup[RateLimitError]) -> RateLimitError:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Self
 
 import msgspec
 
 from ratelimit.jobs.source import Row
-from ratelimit.limits.charge import billed_input, measure
+from ratelimit.limits.charge import billed_input, charge, measure
 from ratelimit.limits.tiers import Table
 
 
@@ -33,10 +33,12 @@ _decode = msgspec.json.Decoder(_Line).decode
 class Group:
     """The rows of one model and endpoint, which may share a batch; a row goes by its place here."""
 
-    def __init__(self, lane: str, model: str, endpoint: str) -> None:
+    def __init__(self, lane: str, model: str, endpoint: str, *, live: bool) -> None:
         self.lane = lane
         self.model = model
         self.endpoint = endpoint
+        self.live = live  # the live API could take them too
+        self.charge = 0.0  # tokens that it would charge for all of them
         self.tokens: array[int] = array("Q")
         self.lengths: array[int] = array("Q")
         self.inputs: array[int] = array("Q")
@@ -47,30 +49,34 @@ class Group:
 class Spool:
     """The rows that are left."""
 
-    def __init__(self, directory: Path, table: Table) -> None:
+    def __init__(self, directory: Path, table: Table, most_live: Callable[[str], float] | None = None) -> None:
         self._directory = directory
-        self._table = table
+        self.table = table
+        self._most_live = most_live  # the most tokens that the live API can ever charge a lane at once
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by this object's close
         self._end = 0
-        self._places: dict[tuple[str, str, str], int] = {}
+        self._places: dict[tuple[str, str, str, bool], int] = {}
         self.groups: list[Group] = []
 
     def add(self, row: Row) -> tuple[int, int]:
         """Take in a row; returns its group and its place in there. Raises for one that cannot be sent."""
         request = row.request()
         size = measure(request.fields, request.path)
-        model = self._table.find(request.model)
+        model = self.table.find(request.model)
         # What the queue counts is not documented: the exact count, or four bytes a token as the limits of the live API
         # do. The larger of the two is at most what it can be.
         tokens = max(billed_input(size, model), -(-size.utf8_bytes // 4) + 3 * size.messages + 3 * (size.messages > 0))
-        lane = self._table.for_input(model.name, tokens).name
-        name = lane, request.model, row.path
+        lane = self.table.for_input(model.name, tokens).name
+        charged = charge(size, "chat_2025", model) if self._most_live else 0
+        live = self._most_live is not None and charged <= self._most_live(lane)
+        name = lane, request.model, row.path, live
         if name not in self._places:
             self._places[name] = len(self.groups)
-            self.groups.append(Group(*name))
+            self.groups.append(Group(lane, request.model, row.path, live=live))
         number = self._places[name]
         line = _encode(_Line(row.id, "POST", row.path, msgspec.Raw(_on_one_line(row.body)))) + b"\n"
         group = self.groups[number]
+        group.charge += charged
         group.tokens.append(tokens)
         group.lengths.append(len(line))
         group.inputs.append(size.inputs if size.endpoint == "embeddings" else 0)

@@ -59,7 +59,7 @@ async def test_what_the_live_api_has_answered_is_not_enqueued(place: Batching) -
 async def test_files_are_kept_where_they_are_asked_for(place: Batching) -> None:
     place.ask_for(5)
     async with MockServer(echo=True) as mock:
-        await place.batch(mock, keep_files=True)
+        await place.batch(mock, batch_files="keep")
         assert [name.split("_")[-1].split("-")[-1] for name in files(mock)] == ["1.jsonl", "output.jsonl"]
 
 

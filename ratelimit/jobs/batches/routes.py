@@ -1,0 +1,91 @@
+"""What a deadline asks of the two routes of a lane. Pure: numbers in, decisions out.
+
+Nobody promises when a batch ends, so what it has not answered counts as unanswered. As long as the live API could still
+answer all of that in time, batches cost half and risk nothing. The latest moment to move over is when it no longer
+could: its time for what is unanswered, a tenth more, and the time that recalling a batch takes. From then on the lane
+is behind, and the live API works at its full speed, first on rows that are in no batch, then on those of the batches
+that are slowest. What batches answer meanwhile may bring the lane out of it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+RECALLING = 900.0  # seconds: the service takes up to ten minutes to cancel; the rest is for a look, and for fetching
+AHEAD = 900.0  # seconds of work that the live API has before it, so that it never waits for a batch to be cancelled
+_MORE = 1.1  # times what the limits allow: retries, slow answers, other programs on the key
+_EASE = 0.02  # of the time left: so much to spare ends being behind
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Requests, and the tokens that the live API charges for them."""
+
+    requests: float = 0.0
+    tokens: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.requests + other.requests, self.tokens + other.tokens)
+
+    def times(self, part: float) -> Work:
+        """Return a part of it."""
+        return Work(self.requests * part, self.tokens * part)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """One limit of the live API: what may go at once, and what flows in."""
+
+    unit: str
+    level: float
+    rate: float
+
+    @property
+    def flowing(self) -> Allowance:
+        """The same with nothing in it."""
+        return Allowance(self.unit, 0.0, self.rate)
+
+
+def live_seconds(work: Work, allowances: Iterable[Allowance]) -> float:
+    """Return the least time in which the live API answers this."""
+    need = {"requests": work.requests, "tokens": work.tokens}
+    waits = ((need.get(each.unit, 0.0) - each.level) / each.rate if each.rate else math.inf for each in allowances)
+    return max(0.0, *waits) if work.requests else 0.0
+
+
+def spare(left: float, seconds: float) -> float:
+    """Return how long batches may still go unanswered, with so much time left and so much of it for the live API."""
+    return left - RECALLING - max(seconds, 0.0) * _MORE
+
+
+def behind(left: float, seconds: float, *, before: bool) -> bool:
+    """Whether the live API must work now; once so, until there is something to spare."""
+    return spare(left, seconds) < (max(left, 0.0) * _EASE if before else 0.0)
+
+
+class Progress(Protocol):
+    """How far a batch has come."""
+
+    @property
+    def unanswered(self) -> int:
+        """Rows that it has not answered yet."""
+
+    @property
+    def answered(self) -> int:
+        """Rows that it has."""
+
+    def age(self, now: float) -> float:
+        """Seconds since it was created."""
+
+
+def slowest(batches: Sequence[Progress], now: float) -> list[int]:
+    """Return the places of batches that have something left, the one that will take longest first."""
+
+    def to_go(place: int) -> float:
+        batch = batches[place]
+        return batch.age(now) * batch.unanswered / (batch.answered + 1)
+
+    return sorted((n for n, batch in enumerate(batches) if batch.unanswered), key=to_go, reverse=True)
