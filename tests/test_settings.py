@@ -129,6 +129,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "charge_formula": ("chat_2024", "chat_2024"),
     "azure_api_version": ("2024-10-21", "2024-10-21"),
     "log_level": ("DEBUG", "debug"),
+    "batch_files": ("KEEP", "keep"),
     "slack": ("0", 0.0),
     "retry_share": ("1", 1.0),
 }

@@ -63,7 +63,7 @@ class Live:
         """Return the limits of a lane as they stand."""
         now = asyncio.get_running_loop().time()
         return [
-            Allowance(bucket.limit.unit, bucket.level(now), bucket.limit.rate * bucket.share)
+            Allowance(bucket.limit.unit, bucket.level(now), bucket.limit.rate * bucket.share, bucket.limit.window)
             for bucket in self._scheduler.lane(lane).ledger.quota.buckets
         ]
 

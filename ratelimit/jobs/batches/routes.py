@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+from ratelimit.limits.bucket import MINUTE
 
 RECALLING = 900.0  # seconds: the service takes up to ten minutes to cancel; the rest is for a look, and for fetching
 AHEAD = 900.0  # seconds of work that the live API has before it, so that it never waits for a batch to be cancelled
@@ -42,11 +44,12 @@ class Allowance:
     unit: str
     level: float
     rate: float
+    window: float
 
     @property
     def flowing(self) -> Allowance:
-        """The same with nothing in it."""
-        return Allowance(self.unit, 0.0, self.rate)
+        """The same with its burst used up; what a day has is no burst."""
+        return replace(self, level=0.0) if self.window <= MINUTE else self
 
 
 def live_seconds(work: Work, allowances: Iterable[Allowance]) -> float:

@@ -1,0 +1,226 @@
+"""Jobs that go both ways: as much as can be by batch, the rest live, each request once, and by the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from batching import Batching, batches, files, spoil, statuses
+from jobbing import ask, batch_line
+
+from ratelimit.errors import KeyRejected
+from ratelimit.jobs.batches.ledger import read
+from ratelimit.jobs.budget import Options
+from ratelimit.jobs.lines import Lines
+from ratelimit.jobs.summary import Summary
+from ratelimit.testing.mock import MockServer
+
+HOUR = 3600.0
+NEVER = 1e-7  # requests a second: a batch that answers nothing
+
+
+async def auto(place: Batching, mock: MockServer, deadline: float, **settings: Any) -> tuple[Summary, float]:
+    """Run a job both ways; returns how long it took besides."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    summary = await place.batch(mock, Options(deadline=deadline), both_routes=True, **settings)
+    return summary, clock() - began
+
+
+def by_batch(mock: MockServer) -> int:
+    """How many requests have been executed in batches, and are paid for."""
+    return sum(about["request_counts"]["completed"] for about in batches(mock))
+
+
+async def test_batches_that_are_quick_answer_everything(place: Batching) -> None:
+    place.ask_for(50)
+    async with MockServer(echo=True) as mock:
+        summary, _ = await auto(place, mock, 6 * HOUR)
+        assert mock.stats.admitted == 0
+        assert files(mock) == []
+    assert (summary.exit_code, summary.batched, summary.answered) == (0, 50, 50)
+    assert summary.saved == pytest.approx(summary.cost)
+    assert place.said == [
+        (
+            "gpt-4o-mini: the live API needs 0.0 s for 50 requests; they go through the Batch API, which is 50% "
+            "cheaper; what it has not answered in 5 h 45 min begins to move over"
+        ),
+        "the deadline was kept, by 5 h 59 min",
+    ]
+    assert summary.lines()[3] == f"routes   50 answers by the Batch API; ${summary.saved:,.4f} saved"
+    place.expect_everything(50)
+
+
+@pytest.mark.parametrize("cancelling", [0.5, 595.0])
+async def test_batches_that_answer_nothing_move_over_in_time(place: Batching, cancelling: float) -> None:
+    """However long the service takes to cancel, the live API has time enough for everything."""
+    place.ask_for(1_000)
+    async with MockServer(echo=True, batch_speed=NEVER, batch_delay=cancelling) as mock:
+        summary, took = await auto(place, mock, 2 * HOUR)
+        assert by_batch(mock) == 0
+        assert mock.stats.admitted == 1_000
+    assert (summary.exit_code, summary.batched) == (0, 0)
+    assert 1.6 * HOUR < took < 2 * HOUR
+    place.expect_everything(1_000)
+
+
+async def test_what_slow_batches_have_answered_is_kept_and_nothing_is_paid_for_twice(place: Batching) -> None:
+    place.ask_for(1_000)
+    async with MockServer(echo=True, batch_speed=0.02) as mock:
+        summary, took = await auto(place, mock, 2 * HOUR)
+        assert by_batch(mock) + mock.stats.admitted == 1_000
+        assert by_batch(mock) == summary.batched > 500
+        assert mock.stats.admitted > 100
+        assert "cancelled" in statuses(mock)
+        assert mock._batches.enqueued("org-mock", "gpt-4o-mini") == 0
+    assert took < 2 * HOUR
+    moved = next(said for said in place.said if "moves over" in said)
+    assert moved.startswith("5 batches of gpt-4o-mini would be too late: cancelled, and what is not answered there, ")
+    place.expect_everything(1_000)
+
+
+async def test_a_job_too_large_for_either_goes_both_ways_from_the_start(place: Batching) -> None:
+    """The live API alone would be late, and so would batches, whose queue is small."""
+    place.ask_for(1_500, words=25)
+    tiers = place.queue_of(20_000)
+    async with MockServer(echo=True, batch_queue=20_000, batch_speed=0.02, rpm=60) as mock:
+        summary, took = await auto(place, mock, 2_400, tiers_file=tiers, rpm=60)
+        assert by_batch(mock) + mock.stats.admitted == 1_500
+        assert mock.stats.admitted > 200 < by_batch(mock)
+    assert summary.exit_code == 0
+    assert took < 2_400
+    assert "so it begins at once, and the Batch API, which is 50% cheaper, answers what it can" in place.said[0]
+    place.expect_everything(1_500, words=25)
+
+
+async def test_a_deadline_that_cannot_hold_is_said_and_missed_by_as_little_as_can_be(place: Batching) -> None:
+    place.ask_for(1_500)
+    async with MockServer(echo=True, batch_speed=NEVER) as mock:
+        summary, took = await auto(place, mock, 60)
+        assert batches(mock) == []
+    assert summary.exit_code == 0
+    assert took < 135
+    assert place.said[0].endswith("; the deadline is in 1 min 00 s, and only holds if that is enough")
+    assert place.said[-1].startswith("the deadline was missed, by ")
+    place.expect_everything(1_500)
+
+
+async def test_what_one_route_cannot_take_the_other_does(place: Batching) -> None:
+    large, small = ask("x " * 20_000), ask("understanding " * 600)
+    tiers = place.path / "tiers.toml"
+    tiers.write_text(
+        "[models.gpt-4o-mini.tiers.tier-1]\nrpm = 500\ntpm = 5000\nbatch_queue = 30000\n"
+        "[models.gpt-4o.tiers.tier-1]\nrpm = 500\ntpm = 50000\nbatch_queue = 500\n"
+    )
+    place.write(
+        [
+            batch_line("only-batch", large),
+            batch_line("either", ask("either")),
+            batch_line("only-live", {**small, "model": "gpt-4o"}),
+        ]
+    )
+    async with MockServer() as mock:
+        summary, _ = await auto(place, mock, 6 * HOUR, tiers_file=tiers)
+        assert mock.stats.admitted == 1
+    assert (summary.exit_code, summary.answered, summary.batched) == (0, 3, 2)
+
+
+async def test_a_key_that_is_rejected_live_stops_all_and_loses_nothing(
+    place: Batching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.ask_for(300)
+    async with MockServer(echo=True, batch_speed=0.01) as mock:
+        with monkeypatch.context() as patch:
+            spoil(patch, mock, lambda _, method, path: "invalid_key" if path.endswith("/cancel") and method else None)
+            summary, _ = await auto(place, mock, HOUR)
+            assert summary.exit_code == KeyRejected.exit_code
+            assert [each.recalled for each in read(place.output)].count(True) >= 1
+        summary, _ = await auto(place, mock, HOUR)
+        assert by_batch(mock) + mock.stats.admitted == 300
+    assert summary.exit_code == 0
+    place.expect_everything(300)
+
+
+async def test_the_deadline_counts_from_the_first_run(place: Batching, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("time.time", lambda: 1.8e9 + loop.time())
+    place.ask_for(300)
+    async with MockServer(echo=True, batch_speed=NEVER) as mock:
+        run = asyncio.create_task(auto(place, mock, 2 * HOUR))
+        await asyncio.sleep(HOUR)
+        run.cancel()
+        with suppress(asyncio.CancelledError):
+            await run
+        summary, took = await auto(place, mock, 2 * HOUR)
+    assert summary.exit_code == 0
+    assert 0.5 * HOUR < took < HOUR
+    place.expect_everything(300)
+
+
+async def crash_after(place: Batching, mock: MockServer, seconds: float, deadline: float) -> None:
+    run = asyncio.create_task(auto(place, mock, deadline, tiers_file=place.queue_of(2_000)))
+    await asyncio.wait([run], timeout=seconds)
+    run.cancel()
+    with suppress(asyncio.CancelledError):
+        await run
+
+
+async def test_a_hundred_crashes_at_any_time(place: Batching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paid for twice is at most what was on its way to the live API at a crash, which is reported as in doubt."""
+    loop, chance = asyncio.get_running_loop(), random.Random(8)
+    monkeypatch.setattr("time.time", lambda: 1.8e9 + loop.time())
+    place.ask_for(120, words=25)
+    deadline = 2_400.0
+    async with MockServer(echo=True, batch_queue=2_000, batch_speed=0.004, latency="0.2-3", rpm=3) as mock:
+        for _ in range(100):
+            await crash_after(place, mock, chance.choice((chance.uniform(0, 2), chance.uniform(0, 60))), deadline)
+        summary, _ = await auto(place, mock, deadline, tiers_file=place.queue_of(2_000))
+        tags = [(about["metadata"] or {})["ratelimit_batch"] for about in batches(mock)]
+        assert len(tags) == len(set(tags))
+        twice = by_batch(mock) + mock.stats.admitted - 120
+        moved = sum(each.recalled for each in read(place.output))
+    assert 0 <= twice <= sum("in flight when the last run ended" in said for said in place.said)
+    assert moved > 0
+    assert (summary.exit_code, summary.left) == (0, 0)
+    place.expect_everything(120, words=25)
+
+
+class Crash(Exception):
+    """The power is gone."""
+
+
+@pytest.mark.parametrize("torn", [False, True])
+async def test_a_crash_at_every_line_that_is_written(
+    place: Batching, monkeypatch: pytest.MonkeyPatch, *, torn: bool
+) -> None:
+    """The n-th run crashes at its n-th line, be it of the ledger, the journal or the output."""
+    place.ask_for(20, words=25)
+    whole, left, armed = Lines.append, [0], [True]
+
+    def append(lines: Lines, record: bytes) -> None:
+        left[0] -= 1
+        if left[0] <= 0 and armed:
+            if torn and left[0] == 0:
+                with lines.path.open("ab") as file:
+                    file.write(record[: len(record) // 2])
+            raise Crash
+        whole(lines, record)
+
+    monkeypatch.setattr(Lines, "append", append)
+    async with MockServer(echo=True, batch_speed=NEVER) as mock:
+        for line in range(1, 200):
+            left[0] = line
+            try:
+                await auto(place, mock, HOUR)
+            except (Crash, ExceptionGroup):
+                continue
+            break
+        armed.clear()
+        assert line > 10
+        summary, _ = await auto(place, mock, HOUR)
+        assert len({(about["metadata"] or {})["ratelimit_batch"] for about in batches(mock)}) == len(batches(mock))
+    assert summary.exit_code == 0
+    place.expect_everything(20, words=25)
