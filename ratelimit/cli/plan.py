@@ -11,10 +11,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table as Grid
 
+from ratelimit.cli.inputs import Duration, source, templated
 from ratelimit.compose import make_table
 from ratelimit.errors import RateLimitError, printable
 from ratelimit.jobs.plan import LanePlan, TierPlan, plan
-from ratelimit.jobs.source import Source
 from ratelimit.jobs.summary import duration
 from ratelimit.jobs.survey import Survey, survey
 from ratelimit.limits.tiers import TIERS, Table, TierLimits
@@ -28,9 +28,11 @@ _SHOWN = 20
 @click.option("--tier", help="Usage tier of the key: free, tier-1 ... tier-5.")
 @click.option("--all-tiers", is_flag=True, help="One row for each tier.")
 @click.option("--model", help="The model for lines that name none.")
+@templated
 @click.option("--tiers-file", type=click.Path(path_type=Path, dir_okay=False), help="Tier tables of your own.")
 @click.option("--expected-output", type=click.IntRange(0), metavar="TOKENS", help="How long answers will be.")
 @click.option("--sample", type=click.IntRange(2), metavar="N", help="Measure one line in N; the error is stated.")
+@click.option("--deadline", type=Duration(), help="Plan both routes, as --via auto goes them: 90min, 6h.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(requests: str, **given: Any) -> int:
     r"""Say how long a file of requests takes and what it costs, without sending anything.
@@ -41,23 +43,34 @@ def command(requests: str, **given: Any) -> int:
     Examples:
       ratelimit plan requests.jsonl --tier tier-1
       ratelimit plan requests.jsonl --all-tiers --expected-output 150
+      ratelimit plan requests.jsonl --deadline 6h
     """
     settings = load_settings(tier=given["tier"], tiers_file=given["tiers_file"])
     table = make_table(settings)
     found = Survey()
     for found in survey(  # noqa: B007 - the last one is the whole
-        Source(requests, model=given["model"]),
+        source(requests, given),
         table,
         every=given["sample"] or 1,
         expected_output=given["expected_output"],
     ):
         pass
     tiers = TIERS if given["all_tiers"] else (settings.tier,)
-    plans = [plan(found, tier, _limits(found, table, tier), concurrency=settings.concurrency) for tier in tiers]
+    plans = [
+        plan(
+            found,
+            tier,
+            _limits(found, table, tier),
+            concurrency=settings.concurrency,
+            deadline=given["deadline"],
+        )
+        for tier in tiers
+    ]
     if given["as_json"]:
         click.echo(_json(found, plans))
     else:
         _show(found, plans)
+        _show_mixtures(plans)
     return 1 if found.problems or found.duplicates else 0
 
 
@@ -103,6 +116,28 @@ def _show(found: Survey, plans: list[TierPlan]) -> None:
         click.echo(
             f"{lane.oversize:,} requests to {lane.model} are larger than its tokens per minute and can never pass"
         )
+
+
+def _show_mixtures(plans: list[TierPlan]) -> None:
+    found = [(each.tier, lane, mixture) for each in plans for lane in each.lanes for mixture in lane.mixtures]
+    if not found:
+        return
+    grid = Grid(box=None, pad_edge=False)
+    for title in ("Tier", "Model", "If a full queue takes", "By batch", "Live", "Done after", "Cost", "Saved"):
+        grid.add_column(title, justify="left" if title in {"Tier", "Model"} else "right", no_wrap=True)
+    for tier, lane, mixture in found:
+        grid.add_row(
+            tier,
+            lane.model,
+            duration(mixture.batch_seconds),
+            f"{mixture.batched:,}",
+            f"{mixture.live:,}",
+            duration(mixture.seconds),
+            "no price" if mixture.cost is None else f"${mixture.cost:,.2f}",
+            "" if mixture.saved is None else f"${mixture.saved:,.2f}",
+        )
+    click.echo("with --via auto:")
+    Console(highlight=False, width=None if Console().is_terminal else 160).print(grid)
 
 
 def _cells(lane: LanePlan) -> tuple[str, ...]:

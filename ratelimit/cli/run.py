@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from ratelimit.cli.inputs import Duration, source, templated
 from ratelimit.cli.logs import logged
 from ratelimit.errors import printable
 from ratelimit.jobs import job as jobs
@@ -20,25 +20,8 @@ from ratelimit.jobs.budget import Options
 from ratelimit.jobs.preflight import InputRefused
 from ratelimit.jobs.progress import LivePanel, PlainLines
 from ratelimit.jobs.runner import Say
-from ratelimit.jobs.source import Source
 from ratelimit.jobs.summary import Summary
-from ratelimit.jobs.template import Template, Templated
 from ratelimit.settings import Settings, load_settings
-
-
-class Duration(click.ParamType[float]):
-    """Seconds, or a number with s, min, h or d."""
-
-    name = "duration"
-    _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 - never changed
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?", str(value).strip())
-        if not found:
-            self.fail(f"{printable(str(value))!r} is not a duration; write 90, 90s, 15min, 2h or 1d", param, ctx)
-        return float(found[1]) * self._UNITS[found[2] or ""]
-
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -54,9 +37,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--rpd", type=click.IntRange(1), help="Requests per day at most.")
 @click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at most.")
 @click.option("--tiers-file", type=_FILE, help="Tier tables of your own.")
-@click.option("--template", type=_FILE, help="Input is rows (CSV or JSONL); this text with {column}s is the prompt.")
-@click.option("--system", metavar="TEXT", help="With --template: the system message.")
-@click.option("--schema", type=_FILE, help="With --template: a JSON schema that answers follow.")
+@templated
 @click.option("--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD", help="Stop before this is spent.")
 @click.option("--max-requests", type=click.IntRange(1), help="Stop after so many requests.")
 @click.option("--deadline", type=Duration(), help="Stop after so long: 90s, 15min, 2h; with --via auto, be done then.")
@@ -95,7 +76,7 @@ def run(requests: str, output: str, **given: Any) -> int:
         batch_files="keep" if given["keep_files"] else None,
     )
     job = jobs.Job(
-        _source(requests, given),
+        source(requests, given),
         None if output == "-" else Path(output),
         Options(
             limit=given["limit"],
@@ -142,18 +123,6 @@ async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any
     if both and not given["deadline"]:
         raise click.UsageError("--via auto needs --deadline: it is what decides which way a request goes")
     return await batches.run(job, settings, say=say, both_routes=both, watcher=_watcher(given))
-
-
-def _source(requests: str, given: dict[str, Any]) -> Source:
-    if given["template"] is None:
-        for needless in ("system", "schema"):
-            if given[needless] is not None:
-                raise click.UsageError(f"--{needless} goes with --template")
-        return Source(requests, model=given["model"])
-    if given["model"] is None:
-        raise click.UsageError("--template needs --model: rows name none")
-    template = Template.read(given["template"], model=given["model"], system=given["system"], schema=given["schema"])
-    return Templated(requests, template=template)
 
 
 def _watcher(given: dict[str, Any]) -> jobs.Watcher | None:

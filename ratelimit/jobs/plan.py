@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ratelimit.admission.scheduler import Scheduler
 from ratelimit.errors import RateLimitError
+from ratelimit.jobs.mixture import Mixture, mixtures
 from ratelimit.jobs.survey import Load, Survey
 from ratelimit.limits.bucket import Limit
 from ratelimit.limits.tiers import TierLimits
@@ -56,6 +57,7 @@ class LanePlan:
     cost: Cost | None
     batches: Batches | None
     unusable: str | None = None
+    mixtures: tuple[Mixture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +74,22 @@ class TierPlan:
         return None if None in known or not known else max(second for second in known if second is not None)
 
 
-def plan(survey: Survey, tier: str, limits: dict[str, TierLimits | RateLimitError], *, concurrency: int) -> TierPlan:
-    """Plan a surveyed job for one tier, whose limits are given by lane."""
+def plan(
+    survey: Survey,
+    tier: str,
+    limits: dict[str, TierLimits | RateLimitError],
+    *,
+    concurrency: int,
+    deadline: float | None = None,
+) -> TierPlan:
+    """Plan a surveyed job for one tier, whose limits are given by lane; with a deadline, through both routes too."""
     lanes = []
     for name, load in survey.loads.items():
         allowed = limits[name]
         if isinstance(allowed, RateLimitError):
             lanes.append(_unusable(name, load, survey.scale, str(allowed)))
         else:
-            lanes.append(_lane(load, allowed, survey.scale, concurrency))
+            lanes.append(_lane(load, allowed, survey.scale, concurrency, deadline))
     return TierPlan(tier, tuple(lanes))
 
 
@@ -117,7 +126,7 @@ def lived_through(load: Load, limits: tuple[Limit, ...], *, concurrency: int) ->
         return runner.run(job())
 
 
-def _lane(load: Load, allowed: TierLimits, scale: float, concurrency: int) -> LanePlan:
+def _lane(load: Load, allowed: TierLimits, scale: float, concurrency: int, deadline: float | None) -> LanePlan:
     limits = allowed.limits()
     tpm = next((limit.amount for limit in limits if limit.name == "TPM"), math.inf)
     oversize = sum(tokens > tpm for tokens in load.charges)
@@ -144,6 +153,16 @@ def _lane(load: Load, allowed: TierLimits, scale: float, concurrency: int) -> La
             files=_files(load.rows * scale, tokens, allowed.batch_queue),
             rounds=math.ceil(tokens / allowed.batch_queue) if allowed.batch_queue else None,
         ),
+        mixtures=mixtures(
+            deadline,
+            requests=round(load.rows * scale),
+            live=seconds,
+            queue=min(allowed.batch_queue / tokens, 1.0) if allowed.batch_queue and tokens else 1.0,
+            cost=cost.expected if cost else None,
+            discount=discount,
+        )
+        if deadline
+        else (),
     )
 
 

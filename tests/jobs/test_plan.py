@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from jobbing import Place, ask, batch_line
 
 from ratelimit.errors import ModelNotInTier
+from ratelimit.jobs.batches.routes import foretold
 from ratelimit.jobs.plan import TierPlan, fluid_bound, lived_through, plan
 from ratelimit.jobs.source import Source
 from ratelimit.jobs.survey import Load, Survey, survey
@@ -133,6 +135,45 @@ async def test_the_planned_time_is_the_time_it_takes(place: Place, rpm: int, wor
     assert summary.refused == 0
     assert seconds > 120
     assert summary.seconds == pytest.approx(seconds, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("live", "queue", "batch", "part", "seconds"),
+    [
+        (600, 1.0, 3600, 1.0, 3600),  # batches are done in time, and nothing goes live
+        (600, 0.25, 3600, 1.0, 4 * 3600),
+        (600, 1.0, 86_400, 0.235, 20_500),  # what they have not answered moves over near the end
+        (40_000, 1e-9, 3600, 0.0, 40_000),  # batches are no help, and the live API does what it can
+        (21_600, 0.5, 3600, 0.95, 6_860),  # both at once, until batches have shown that they are in time
+    ],
+)
+def test_the_mixture_of_routes_for_six_hours(
+    live: float, queue: float, batch: float, part: float, seconds: float
+) -> None:
+    batched, took = foretold(6 * 3600.0, live=live, queue=queue, batch=batch)
+    assert batched == pytest.approx(part, abs=0.01)
+    assert took == pytest.approx(seconds, rel=0.02)
+
+
+def test_a_plan_with_a_deadline(tmp_path: Path) -> None:
+    """Rows of a template, both ways: what is saved is half of what batches answer."""
+    (tmp_path / "rows.csv").write_text("id,word\n" + "".join(f"{n},w{n}\n" for n in range(2_000)))
+    (tmp_path / "prompt.txt").write_text("explain {word}")
+    command = [sys.executable, "-m", "ratelimit", "plan", "rows.csv", "--template", "prompt.txt", "--model"]
+    command += ["gpt-4o-mini", "--deadline", "6h"]
+    told = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    (lane,) = json.loads(told.stdout)["plans"][0]["lanes"]
+    assert lane["requests"] == 2_000
+    hour, _, day = lane["mixtures"]
+    assert (hour["batched"], hour["live"]) == (2_000, 0)
+    assert hour["saved"] == pytest.approx(lane["cost"]["expected"] / 2)
+    assert day["batched"] + day["live"] == 2_000
+    assert day["cost"] + day["saved"] == pytest.approx(lane["cost"]["expected"])
+    assert 0 < day["saved"] < hour["saved"]
+    assert day["seconds"] < 6 * 3600
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    assert shown.splitlines()[-5] == "with --via auto:"
+    assert re.search(r"tier-1  gpt-4o-mini +1 h 00 min +2,000 +0 +1 h 00 min", shown)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ratelimit.limits.bucket import MINUTE
 RECALLING = 900.0  # seconds: the service takes up to ten minutes to cancel; the rest is for a look, and for fetching
 AHEAD = 900.0  # seconds of work that the live API has before it, so that it never waits for a batch to be cancelled
 _MORE = 1.1  # times what the limits allow: retries, slow answers, other programs on the key
+_STEPS = 2000  # of a deadline, in which it is foretold
 _EASE = 0.02  # of the time left: so much to spare ends being behind
 
 
@@ -67,6 +68,24 @@ def spare(left: float, seconds: float) -> float:
 def behind(left: float, seconds: float, *, before: bool) -> bool:
     """Whether the live API must work now; once so, until there is something to spare."""
     return spare(left, seconds) < (max(left, 0.0) * _EASE if before else 0.0)
+
+
+def foretold(deadline: float, *, live: float, queue: float, batch: float) -> tuple[float, float]:
+    """Return which part of a job batches answer, and after how many seconds all is done, if all goes evenly.
+
+    The live API takes `live` seconds for all of it; the queue holds a part of it, which batches answer in `batch`.
+    """
+    step = deadline / _STEPS
+    left, batched, now, late = 1.0, 0.0, 0.0, False
+    while left > 0:
+        late = behind(deadline - now, left * live, before=late)
+        if deadline - now > RECALLING:
+            came = min(queue * step / batch, left)
+            batched, left = batched + came, left - came
+        if late:
+            left -= min(step / live, left) if live > 0 else left
+        now += step
+    return batched, now
 
 
 class Progress(Protocol):

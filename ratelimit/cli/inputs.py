@@ -1,0 +1,58 @@
+"""What commands that read requests have in common: where those come from, and how long a time is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ratelimit.errors import printable
+from ratelimit.jobs.source import Source
+from ratelimit.jobs.template import Template, Templated
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or a number with s, min, h or d."""
+
+    name = "duration"
+    _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 - never changed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?", str(value).strip())
+        if not found:
+            self.fail(f"{printable(str(value))!r} is not a duration; write 90, 90s, 15min, 2h or 1d", param, ctx)
+        return float(found[1]) * self._UNITS[found[2] or ""]
+
+
+def templated(command: F) -> F:
+    """Give a command the options that make requests out of rows."""
+    for option in (
+        click.option("--schema", type=_FILE, help="With --template: a JSON schema that answers follow."),
+        click.option("--system", metavar="TEXT", help="With --template: the system message."),
+        click.option(
+            "--template", type=_FILE, help="Input is rows (CSV or JSONL); this text with {column}s is the prompt."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def source(requests: str, given: dict[str, Any]) -> Source:
+    """Return the requests that a command is given; raises `UsageError` for options that do not go together."""
+    if given["template"] is None:
+        for needless in ("system", "schema"):
+            if given[needless] is not None:
+                raise click.UsageError(f"--{needless} goes with --template")
+        return Source(requests, model=given["model"])
+    if given["model"] is None:
+        raise click.UsageError("--template needs --model: rows name none")
+    template = Template.read(given["template"], model=given["model"], system=given["system"], schema=given["schema"])
+    return Templated(requests, template=template)
