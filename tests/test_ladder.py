@@ -22,6 +22,7 @@ RUNGS = {
     "limits": 1,
     "admission": 2,
     "settings": 3,
+    "watch": 3,  # shows what lanes tell, to whoever sends
     "wire": 4,
     "compose": 5,
     "testing": 5,
@@ -43,7 +44,7 @@ ONLY = {
 """What may import nothing of ours but this, whatever its rung."""
 
 LIBRARIES = {
-    "aiohttp": ("wire.transport", "testing.mock"),
+    "aiohttp": ("wire.transport", "testing.mock", "watch.serving"),
     "aiolimiter": ("admission.pacing",),
     "bpe_openai": ("limits.tokens",),
     "click": ("cli",),

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-
-import click
 
 from ratelimit.errors import printable
 
 
 class _ToStderr(logging.Handler):
-    """Writes to whatever standard error is at the moment: a panel puts itself in its place."""
+    """Writes to whatever standard error is at the moment: a panel puts itself in its place, and click goes past it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         at = datetime.fromtimestamp(record.created).astimezone()
-        click.echo(f"{at:%H:%M:%S} {record.levelname.lower()} {printable(record.getMessage(), 2000)}", err=True)
+        sys.stderr.write(f"{at:%H:%M:%S} {record.levelname.lower()} {printable(record.getMessage(), 2000)}\n")
 
 
 @contextmanager

@@ -23,6 +23,20 @@ from ratelimit.jobs.runner import Say
 from ratelimit.jobs.summary import Summary
 from ratelimit.settings import Settings, load_settings
 
+
+class Port(click.ParamType[int]):
+    """A port, which may be left out at the end of a line only: any other word would be taken for it."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return a number that a port may have."""
+        if not str(value).isdecimal() or int(value) > 65535:
+            option = param.opts[0] if param else "the option"
+            self.fail(f"{printable(str(value))!r} is no port; write {option}=8000, or {option} at the end", param, ctx)
+        return int(value)
+
+
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -58,6 +72,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--no-progress", is_flag=True, help="Show no progress, only the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 @click.option("--report", type=_FILE, help="Write an HTML page about the run.")
+@click.option(
+    "--dashboard",
+    type=Port(),
+    is_flag=False,
+    flag_value=0,
+    metavar="[PORT]",
+    help="Serve the live panel as a page on this machine; without PORT, on any that is free.",
+)
 def run(requests: str, output: str, **given: Any) -> int:
     r"""Send every request of a file at the speed the tier allows, and write one result for each.
 
@@ -115,26 +137,39 @@ async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any
     if given["via"] == "live":
         if job.output and (enqueued := [each for each in ledger.read(job.output) if each.ended is None]):
             raise ledger.BatchesUnderWay(str(job.output), len(enqueued))
-        return await jobs.run(job, settings, say=say, watcher=_watcher(given))
+        return await jobs.run(job, settings, say=say, watcher=_watcher(given, say))
     for needless in ("max_cost", "max_requests", "pause_at_daily_limit", "no_preflight", "report"):
         if given[needless]:
             raise click.UsageError(f"--{needless.replace('_', '-')} goes with --via live")
     both = given["via"] == "auto"
+    if given["dashboard"] is not None and not both:
+        raise click.UsageError("--dashboard goes with --via live or auto; ratelimit status shows batches")
     if both and not given["deadline"]:
         raise click.UsageError("--via auto needs --deadline: it is what decides which way a request goes")
-    return await batches.run(job, settings, say=say, both_routes=both, watcher=_watcher(given))
+    return await batches.run(job, settings, say=say, both_routes=both, watcher=_watcher(given, say))
 
 
-def _watcher(given: dict[str, Any]) -> jobs.Watcher | None:
-    if given["quiet"] or given["no_progress"]:
-        return None
-    if sys.stderr.isatty():
-        return LivePanel(Console(stderr=True))
-    return PlainLines(_say)
+def _watcher(given: dict[str, Any], say: Say) -> jobs.Watcher:
+    watchers: list[jobs.Watcher] = []
+    if given["dashboard"] is not None:
+        watchers.append(_dashboard(given["dashboard"], say))
+    if not (given["quiet"] or given["no_progress"]):
+        watchers.append(LivePanel(Console(stderr=True)) if sys.stderr.isatty() else PlainLines(_say))
+    return jobs.Together(watchers)
+
+
+def _dashboard(port: int, say: Say) -> jobs.Watcher:
+    from ratelimit.jobs.dashboard import Dashboard  # noqa: PLC0415 - a web server, for those who asked for a page
+    from ratelimit.watch.serving import address, bind  # noqa: PLC0415 - as above
+
+    taken = bind(port)
+    say(f"dashboard {address(taken)}")
+    return Dashboard(taken)
 
 
 def _say(line: str) -> None:
-    click.echo(printable(line, 4000), err=True)
+    """Say it by way of whatever standard error is now: a panel puts itself in its place, and click goes past it."""
+    sys.stderr.write(f"{printable(line, 4000)}\n")
 
 
 def _silent(line: str) -> None:

@@ -18,6 +18,7 @@ from ratelimit.errors.setup import (
     BadTable,
     ModelNotInTier,
     NoKey,
+    PortTaken,
     UnknownModel,
     UnknownTier,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "OutputFailed",
     "OutputTooLong",
     "OutputUnusable",
+    "PortTaken",
     "QuotaExhausted",
     "RateLimitError",
     "RequestFailed",

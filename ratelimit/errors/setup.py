@@ -104,3 +104,13 @@ class ModelNotInTier(RateLimitError):
         self.model = model
         self.tier = tier
         self.able = tuple(able)
+
+
+class PortTaken(RateLimitError):
+    """A page was to be served on a port that cannot be had."""
+
+    exit_code = 2
+
+    def __init__(self, port: int, why: str) -> None:
+        super().__init__(f"cannot serve on port {port} of this machine: {printable(why)}; choose another, or 0 for any")
+        self.port = port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Watched(Protocol):
     """A run as it is seen from outside."""
 
     tally: Tally
+    stopped: RateLimitError | None
 
     def standing(self) -> str:
         """Return what there is to say of it beside its tally and its lanes."""
@@ -50,6 +51,17 @@ class Watcher:
 
     async def watch(self, run: Watched, client: Client) -> None:
         """Show the run until cancelled."""
+
+
+class Together(Watcher):
+    """Several watchers of one run."""
+
+    def __init__(self, watchers: Iterable[Watcher]) -> None:
+        self._watchers = tuple(watchers)
+
+    async def watch(self, run: Watched, client: Client) -> None:
+        """Have all of them watch; one that fails takes none of the others along."""
+        await asyncio.gather(*(each.watch(run, client) for each in self._watchers), return_exceptions=True)
 
 
 @asynccontextmanager

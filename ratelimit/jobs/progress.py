@@ -16,27 +16,12 @@ from rich.text import Text
 
 from ratelimit.admission.scheduler import LaneStatus, LimitStatus
 from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.standing import Standing, binding, look
 from ratelimit.jobs.summary import duration
 from ratelimit.wire.client import Client
 
 _PANEL_EVERY = 0.5  # seconds
 _LINE_EVERY = 10.0
-_MEMORY = 20.0  # seconds of the past that tell how fast it goes
-
-
-class Pace:
-    """How fast answers have come lately."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, int]] = []
-
-    def note(self, now: float, answered: int) -> float:
-        """Take in a count; returns answers per second of late."""
-        self._seen.append((now, answered))
-        while len(self._seen) > 2 and self._seen[1][0] <= now - _MEMORY:
-            self._seen.pop(0)
-        (then, before), (last, count) = self._seen[0], self._seen[-1]
-        return (count - before) / (last - then) if last > then else 0.0
 
 
 class PlainLines(Watcher):
@@ -47,11 +32,9 @@ class PlainLines(Watcher):
 
     async def watch(self, run: Watched, client: Client) -> None:
         """Say how it stands, until cancelled."""
-        pace, clock = Pace(), asyncio.get_running_loop().time
         while True:
-            pace.note(clock(), run.tally.answers)
             await asyncio.sleep(_LINE_EVERY)
-            self._say(line(run, client, pace.note(clock(), run.tally.answers)))
+            self._say(line(look(run, client)))
 
 
 class LivePanel(Watcher):
@@ -62,59 +45,51 @@ class LivePanel(Watcher):
 
     async def watch(self, run: Watched, client: Client) -> None:
         """Draw how it stands, until cancelled."""
-        pace, clock = Pace(), asyncio.get_running_loop().time
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
-                live.update(panel(run, client, pace.note(clock(), run.tally.answers)), refresh=True)
+                live.update(panel(look(run, client)), refresh=True)
                 await asyncio.sleep(_PANEL_EVERY)
 
 
-def line(run: Watched, client: Client, rate: float) -> str:
+def line(run: Standing) -> str:
     """Return how a run stands in one line."""
-    tally, lanes = run.tally, client.snapshot()
-    if not tally.begun:
-        return f"checking the input: {tally.looked_at:,} lines"
-    left = "" if tally.left is None else f", {tally.left:,} left"
+    if not run.begun:
+        return f"checking the input: {run.looked_at:,} lines"
+    left = "" if run.left is None else f", {run.left:,} left"
+    ending = f", {duration(run.to_go)} to go" if run.to_go else ""
     return (
-        f"{tally.answers:,} answered, {tally.failed:,} failed{left}, {rate * 60:,.0f} a minute, {_binding(lanes)}, "
-        f"{sum(lane.in_flight for lane in lanes):,} in flight, {client.count.retried:,} retries, "
-        f"{client.count.refused:,} refused, ${tally.cost:,.4f}{_ending(tally.left, rate)}"
-        + (f"; {standing}" if (standing := run.standing()) else "")
+        f"{run.answered:,} answered, {run.failed:,} failed{left}, {run.rate * 60:,.0f} a minute, {run.limited_by}, "
+        f"{run.in_flight:,} in flight, {run.retried:,} retries, {run.refused:,} refused, ${run.cost:,.4f}{ending}"
+        + (f"; {run.beside}" if run.beside else "")
     )
 
 
-def panel(run: Watched, client: Client, rate: float) -> Panel:
+def panel(run: Standing) -> Panel:
     """Return how a run stands as a panel."""
-    tally, lanes, count = run.tally, client.snapshot(), client.count
-    if not tally.begun:
-        return _framed("checking the input", Text(f"{tally.looked_at:,} lines"))
-    done = tally.done_before + tally.answers + tally.failed
-    part = done / tally.total if tally.total else 0.0
+    if not run.begun:
+        return _framed("checking the input", Text(f"{run.looked_at:,} lines"))
     going = _facts(
-        f"{tally.done_before + tally.answers:,}{f' of {tally.total:,}' if tally.total else ''} answered",
-        Text(f"{tally.failed:,} failed", style="red" if tally.failed else "dim"),
-        "" if tally.left is None else f"{tally.left:,} left",
-        f"{rate * 60:,.0f} a minute",
-        Text(_ending(tally.left, rate).removeprefix(", "), style="bold"),
+        f"{run.done:,}{f' of {run.total:,}' if run.total else ''} answered",
+        Text(f"{run.failed:,} failed", style="red" if run.failed else "dim"),
+        "" if run.left is None else f"{run.left:,} left",
+        f"{run.rate * 60:,.0f} a minute",
+        Text(f"{duration(run.to_go)} to go" if run.to_go else "", style="bold"),
     )
-    projected = tally.cost / tally.answers * (tally.answers + (tally.left or 0)) if tally.answers else 0.0
     sending = _facts(
-        f"{sum(lane.in_flight for lane in lanes):,} in flight",
-        f"{count.retried:,} sent again",
-        Text(f"{count.refused:,} refused by a limit", style="yellow" if count.refused else "dim"),
+        f"{run.in_flight:,} in flight",
+        f"{run.retried:,} sent again",
+        Text(f"{run.refused:,} refused by a limit", style="yellow" if run.refused else "dim"),
     )
     spending = _facts(
-        f"{tally.input_tokens:,} tokens in, {tally.output_tokens:,} out",
-        f"${tally.cost:,.4f} so far" + (f", about ${projected:,.4f} in all" if projected else ""),
+        f"{run.input_tokens:,} tokens in, {run.output_tokens:,} out",
+        f"${run.cost:,.4f} so far" + (f", about ${run.projected:,.4f} in all" if run.projected else ""),
     )
-    parts: list[RenderableType] = [going, "", _limits(lanes), "", sending, spending]
-    if standing := run.standing():
-        parts.append(Text(standing))
-    if tally.total:
-        parts.insert(0, Text.assemble(_bar(part, 60, "green"), f" {part:4.0%}"))
-    if client.sender.paused:
-        return _framed("the service seems to be down: asking now and then", *parts, style="yellow")
-    return _framed(_binding(lanes), *parts)
+    parts: list[RenderableType] = [going, "", _limits(run.lanes), "", sending, spending]
+    if run.beside:
+        parts.append(Text(run.beside))
+    if run.part is not None:
+        parts.insert(0, Text.assemble(_bar(run.part, 60, "green"), f" {run.part:4.0%}"))
+    return _framed(run.limited_by, *parts, style="yellow" if run.down else "none")
 
 
 def _framed(title: str, *parts: RenderableType, style: str = "none") -> Panel:
@@ -136,12 +111,12 @@ def _limits(lanes: tuple[LaneStatus, ...]) -> Grid:
     for lane in lanes:
         for number, limit in enumerate(lane.limits):
             used = min(max(limit.used_last_minute, 0.0), 1.0)
-            binding = lane.waiting_for == limit.name
+            binds = binding(lane) == limit.name
             grid.add_row(
                 Text(lane.name if number == 0 else ""),
-                Text(limit.name, style="bold cyan" if binding else "dim"),
-                _bar(used, 30, "bold cyan" if binding else "cyan"),
-                Text(f"{used:.0%}", style="bold" if binding else "", justify="right"),
+                Text(limit.name, style="bold cyan" if binds else "dim"),
+                _bar(used, 30, "bold cyan" if binds else "cyan"),
+                Text(f"{used:.0%}", style="bold" if binds else "", justify="right"),
                 Text(f"of {limit.limit:,.0f}", style="dim"),
                 Text(_shared(limit), style="yellow"),
             )
@@ -150,19 +125,3 @@ def _limits(lanes: tuple[LaneStatus, ...]) -> Grid:
 
 def _shared(limit: LimitStatus) -> str:
     return f"somebody else takes {1 - limit.share:.0%}" if limit.share < 0.9 else ""
-
-
-def _binding(lanes: tuple[LaneStatus, ...]) -> str:
-    """Return what limits the run now."""
-    reasons = sorted({_reason(lane, lane.waiting_for) for lane in lanes if lane.waiting and lane.waiting_for})
-    return f"limited by {' and '.join(reasons)}" if reasons else "limited by nothing of ours"
-
-
-def _reason(lane: LaneStatus, waiting_for: str) -> str:
-    """Return what is waited for; the pace of a lane whose limit is used up is that limit's."""
-    used = max(lane.limits, key=lambda limit: limit.used_last_minute, default=None)
-    return used.name if waiting_for == "pace" and used and used.used_last_minute > 0.97 else waiting_for
-
-
-def _ending(left: int | None, rate: float) -> str:
-    return f", {duration(left / rate)} to go" if left and rate > 0 else ""

@@ -45,18 +45,20 @@ def page(summary: Summary, tally: Tally) -> str:
     points, stretch = tally.points, tally.stretch
     rpm = sum(limit.limit for lane in summary.lanes for limit in lane.limits if limit.name == "RPM")
     tpm = sum(limit.limit for lane in summary.lanes for limit in lane.limits if limit.name == "TPM")
-    minutes = 60 / stretch
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'><title>ratelimit: a run</title>",
         f"<style>{_STYLE}</style><h1>A run of {summary.answered + summary.failed:,} requests</h1>",
         f"<p class='stopped'>Stopped: {escape(summary.stopped)}</p>" if summary.stopped else "",
         _facts(summary),
-        "<h2>Requests sent per minute</h2>",
-        plot(points, [("var(--one)", [p.sent * minutes for p in points])], stretch, cap=rpm),
-        "<h2>Tokens per minute, in and out, as billed</h2>",
+        "<h2>Requests sent in a minute</h2>",
+        plot(points, [("var(--one)", tally.in_a_minute(lambda p: p.sent))], stretch, cap=rpm),
+        "<h2>Tokens in a minute, in and out, as billed</h2>",
         plot(
-            points, [("var(--two)", [(p.input_tokens + p.output_tokens) * minutes for p in points])], stretch, cap=tpm
+            points,
+            [("var(--two)", tally.in_a_minute(lambda p: p.input_tokens + p.output_tokens))],
+            stretch,
+            cap=tpm,
         ),
         "<h2>Seconds from place in line to answer</h2>",
         plot(points, [("var(--one)", [p.latency / p.answered if p.answered else 0.0 for p in points])], stretch),

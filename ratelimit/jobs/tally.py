@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ratelimit.jobs.preflight import Findings
+from ratelimit.limits.bucket import MINUTE
 from ratelimit.limits.tiers import Table
 from ratelimit.wire.messages import Reply
 
+_LATELY = 20.0  # seconds
 _POINTS = 600  # of the series kept: when there are more, every two become one
 
 
@@ -58,6 +62,20 @@ class Tally:
     def left(self) -> int | None:
         """How many are still to be answered, if the input was looked through."""
         return None if self.total is None else max(self.total - self.done_before - self.answers - self.failed, 0)
+
+    def rate(self, now: float) -> float:
+        """Return how many answers a second have come of late."""
+        first = max(int((now - self.started_at - _LATELY) / self.stretch), 0)
+        span = now - self.started_at - first * self.stretch
+        return sum(point.answered for point in self.points[first:]) / span if span > 0 else 0.0
+
+    def in_a_minute(self, amount: Callable[[Point], float]) -> list[float]:
+        """Return, for each stretch, the amount of the minute that ended with it, as limits count it."""
+        amounts = [amount(point) for point in self.points]
+        if self.stretch >= MINUTE:
+            return [each * MINUTE / self.stretch for each in amounts]
+        sums, window = [0.0, *accumulate(amounts)], round(MINUTE / self.stretch)
+        return [sums[n] - sums[max(n - window, 0)] for n in range(1, len(sums))]
 
     def start(self, found: Findings, now: float) -> None:
         """Begin with what the input holds."""

@@ -14,6 +14,7 @@ from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Watched, Watcher
 from ratelimit.jobs.progress import LivePanel, PlainLines, panel
 from ratelimit.jobs.report import page, plot
+from ratelimit.jobs.standing import look
 from ratelimit.jobs.summary import duration
 from ratelimit.jobs.tally import Point, Tally
 from ratelimit.limits.tiers import load
@@ -32,7 +33,7 @@ class Look(Watcher):
         await asyncio.sleep(self.after)
         console = Console(file=io.StringIO(), width=110, force_terminal=True, color_system=None)
         with console.capture() as captured:
-            console.print(panel(run, client, 1.5))
+            console.print(panel(look(run, client)))
         self.shown = captured.get()
 
 

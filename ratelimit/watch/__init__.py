@@ -1,0 +1,1 @@
+"""Shows a program or a run to whoever looks."""
