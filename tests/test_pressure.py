@@ -336,6 +336,7 @@ class Rival:
         self.quota = Quota([TPM], 0.0, slack=1)
         (self.bucket,) = self.quota.buckets
         self.pressure = Pressure(self.bucket, 0.0)
+        self.pressure.heard = True
         self.pressure.drifted(100, 0.0)  # what was spent before we came, which is no sign of anybody
         self.now = 0.0
 

@@ -45,6 +45,7 @@ class Pressure:
         "_peak",
         "bucket",
         "cooled_at",
+        "heard",
         "synced",
         "top",
         "troubled_at",
@@ -53,6 +54,7 @@ class Pressure:
     def __init__(self, bucket: Bucket, now: float) -> None:
         self.bucket = bucket
         self.synced = False
+        self.heard = False  # headers speak of this bucket; those of a model with a day's limit are silent on its minute
         self.top = 1.0  # the largest share this lane will have
         self.cooled_at = -math.inf
         self.troubled_at = now
@@ -85,7 +87,7 @@ class Pressure:
         self._peak = max(sum(amount for at, amount in self._foreign if at > self._looked_at), self._peak)
         self._looked_at = now
         left = (self.top - bucket.share) * rate * min(elapsed, MINUTE)
-        if left > 0 and self.synced and not self.even:  # with nothing to see, what is left to others is not known used
+        if left > 0 and self.heard and not self.even:  # with nothing to see, what is left to others is not known used
             self._foreign.append((now, left))
         while self._foreign and self._foreign[0][0] <= now - MINUTE:
             self._foreign.popleft()
@@ -190,6 +192,7 @@ class Feedback:
             if theirs is None:
                 continue
             wrong = proves(self.quota, hold, bucket, theirs, now)
+            pressure.heard = True
             pressure.drifted(wrong, now)
             if wrong:
                 bucket.shift(wrong, now)

@@ -6,7 +6,7 @@ as the service told, and the retry stands in it at its old place.
 
 Retries are a share of what succeeds, over all requests. When that is spent and most attempts fail, the service is down:
 sending pauses, and one request at a time goes out to see, less and less often, until one succeeds. Attempts made in an
-outage count against nobody.
+outage count against nobody, nor do those made while everything fails and it is only not yet known that it lasts.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _WEIGHT = 0.02  # of one attempt in the share that fails: three in ten must never look like six
 _DOWN = 0.6
+_STREAK = 20  # failures in a row: at three in ten failing, once in 3e10 attempts
 _FIRST_PROBE, _LAST_PROBE = 1.0, 30.0  # seconds between one request and the next while the service is down
 
 _RAREST = 30.0  # seconds between two looks whether the service is back
@@ -122,6 +123,7 @@ class Outage:
         self._policy = policy
         self._left = policy.reserve
         self._failing = 0.0  # share of the attempts, the latest weighing most
+        self._streak = 0  # failures since the service last said anything
         self._delay = _FIRST_PROBE
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
@@ -142,6 +144,7 @@ class Outage:
 
     def answered(self) -> None:
         """Note that the service is there, whatever it says."""
+        self._streak = 0
         self._failing *= 1 - _WEIGHT
         if self.paused:
             self.paused = False
@@ -155,12 +158,14 @@ class Outage:
                 pass
 
     def failed(self) -> bool:
-        """Note that it failed; true if this is an outage, which no single request is to blame for."""
+        """Note that it failed; true if no single request is to blame: everything fails, or most of what is sent."""
         self._left -= 1
+        self._streak += 1
         self._failing += _WEIGHT * (1 - self._failing)
-        if not self.paused and self._left < 0 and self._failing > _DOWN:
+        down = self._failing > _DOWN or self._streak >= _STREAK
+        if not self.paused and self._left < 0 and down:
             self.paused = True
-        return self.paused
+        return self.paused or down
 
     def _arm(self) -> None:
         if self._alarm is None and self._waiting:
