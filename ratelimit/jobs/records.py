@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from ratelimit.errors import RateLimitError, RequestFailed
@@ -54,5 +56,50 @@ def code_of(error: RateLimitError) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
+_NAMED = "batch_req_"
+
+
 def _name(row: Row) -> str:
-    return f"batch_req_{row.content:016x}"
+    return f"{_NAMED}{row.content:016x}"
+
+
+class Outcome(NamedTuple):
+    """What a line says: which row it is about, and the body of the reply as JSON, or why there is none."""
+
+    content: int
+    body: str | None
+    error: str | None
+
+
+class _Trouble(msgspec.Struct, frozen=True):
+    message: str
+    code: str | None = None
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    error: _Trouble
+
+
+class _Written(msgspec.Struct, frozen=True):
+    id: str
+    response: _Response | None
+    error: _Trouble | None
+
+
+_written = msgspec.json.Decoder(_Written)
+_failure = msgspec.json.Decoder(_Failure)
+
+
+def outcome(line: bytes) -> Outcome:
+    """Return what a line of ours says; raises `ValueError` for any other."""
+    try:
+        found = _written.decode(line)
+        content = int(found.id.removeprefix(_NAMED), 16)
+        if found.response and found.response.status_code < 300:
+            return Outcome(content, bytes(found.response.body).decode(), None)
+        trouble = _failure.decode(found.response.body).error if found.response else found.error
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if trouble is None:
+        raise ValueError("neither a response nor an error")
+    return Outcome(content, None, f"{trouble.code}: {trouble.message}" if trouble.code else trouble.message)
