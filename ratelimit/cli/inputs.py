@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ratelimit.errors import printable
-from ratelimit.jobs.source import Source
+from ratelimit.jobs.source import Shard, Source
 from ratelimit.jobs.template import Template, Templated
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,6 +30,19 @@ class Duration(click.ParamType[float]):
         if not found:
             self.fail(f"{printable(str(value))!r} is not a duration; write 90, 90s, 15min, 2h or 1d", param, ctx)
         return float(found[1]) * self._UNITS[found[2] or ""]
+
+
+class Part(click.ParamType[Shard]):
+    """One of so many parts, counted from 0."""
+
+    name = "part"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        """Return the part."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value).strip())
+        if not found or int(found[1]) >= int(found[2]):
+            self.fail(f"{printable(str(value), 100)!r} is no part; of four, write 0/4, 1/4, 2/4 or 3/4", param, ctx)
+        return Shard(int(found[1]), int(found[2]))
 
 
 def templated(command: F) -> F:

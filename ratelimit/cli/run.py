@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from ratelimit.cli.inputs import Duration, source, templated
+from ratelimit.cli.inputs import Duration, Part, source, templated
 from ratelimit.cli.logs import logged
 from ratelimit.errors import printable
 from ratelimit.jobs import job as jobs
@@ -56,6 +57,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--max-requests", type=click.IntRange(1), help="Stop after so many requests.")
 @click.option("--deadline", type=Duration(), help="Stop after so long: 90s, 15min, 2h; with --via auto, be done then.")
 @click.option("--limit", type=click.IntRange(1), metavar="ROWS", help="Send only so many rows, to try things out.")
+@click.option("--shard", type=Part(), metavar="I/N", help="Send only the I-th of N parts, counted from 0.")
 @click.option("--retry-failed", is_flag=True, help="Send those again that are in the errors file.")
 @click.option("--skip-bad", is_flag=True, help="Have bad lines in the errors file and send the others.")
 @click.option("--no-preflight", is_flag=True, help="Do not look through the input first.")
@@ -98,7 +100,7 @@ def run(requests: str, output: str, **given: Any) -> int:
         batch_files="keep" if given["keep_files"] else None,
     )
     job = jobs.Job(
-        source(requests, given),
+        replace(source(requests, given), shard=given["shard"]),
         None if output == "-" else Path(output),
         Options(
             limit=given["limit"],

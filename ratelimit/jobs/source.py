@@ -96,11 +96,24 @@ def digest(data: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """One of so many parts of an input: a row belongs to one of them by its id, in whatever order rows come."""
+
+    index: int
+    of: int
+
+    def has(self, row: Row) -> bool:
+        """Whether a row belongs here."""
+        return row.key % self.of == self.index
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Where a job's requests come from; may be read any number of times, unless it is a pipe."""
 
     path: str
     model: str | None = None  # for lines that name none
+    shard: Shard | None = None
 
     @property
     def rereadable(self) -> bool:
@@ -125,7 +138,10 @@ class Source:
             )
 
     def rows(self) -> Iterator[Row]:
-        """Yield every line that is not blank."""
+        """Yield every line that is not blank, or of these the shard's."""
+        return self._rows() if self.shard is None else filter(self.shard.has, self._rows())
+
+    def _rows(self) -> Iterator[Row]:
         with opened(self.path) as file:
             for number, line in lines(file):
                 yield too_long(number, line) if isinstance(line, int) else self.row(number, line)

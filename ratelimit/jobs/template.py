@@ -85,8 +85,7 @@ class Templated(Source):
 
     template: Template | None = None
 
-    def rows(self) -> Iterator[Row]:
-        """Yield a request for every row."""
+    def _rows(self) -> Iterator[Row]:
         assert self.template is not None  # noqa: S101 - it is what makes a source templated
         with opened(self.path) as file:
             if ".csv" in Path(self.path).suffixes:

@@ -98,6 +98,10 @@ def test_bad_input(fast: str, tmp_path: Path) -> None:
             ["r.jsonl", "--deadline", "soon"],
             f"Invalid value for '--deadline': 'soon' is not a duration; write 90, 90s, 15min, 2h or 1d; {SEE}",
         ),
+        (
+            ["r.jsonl", "--shard", "4/4"],
+            f"Invalid value for '--shard': '4/4' is no part; of four, write 0/4, 1/4, 2/4 or 3/4; {SEE}",
+        ),
     ],
 )
 def test_wrong_usage(fast: str, tmp_path: Path, arguments: list[str], told: str) -> None:
@@ -105,6 +109,16 @@ def test_wrong_usage(fast: str, tmp_path: Path, arguments: list[str], told: str)
     done = run(fast, *arguments, "-o", "o.jsonl", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, f"ratelimit: {told}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_the_shards_of_a_job_do_all_of_it(fast: str, tmp_path: Path) -> None:
+    write_requests(tmp_path / "r.jsonl", 20)
+    for index in range(2):
+        done = run(fast, "r.jsonl", "-o", f"{index}.jsonl", "--shard", f"{index}/2", "--quiet", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    first, second = (answers_in(tmp_path / f"{index}.jsonl") for index in range(2))
+    assert 0 < len(first) < 20
+    assert len(dict([*first, *second])) == len(first) + len(second) == 20
 
 
 def test_a_stopped_run_says_why_even_when_quiet(fast: str, tmp_path: Path) -> None:

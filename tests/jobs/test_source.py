@@ -6,6 +6,8 @@ import gzip
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from ratelimit.errors import InputUnreadable, RequestInvalid, printable
 from ratelimit.jobs import source as module
-from ratelimit.jobs.source import Row, Source
+from ratelimit.jobs.source import Row, Shard, Source
 
 BODY = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
 SHAPE = 'a line is {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} or a bare body'
@@ -231,3 +233,15 @@ def test_no_bytes_at_all_are_too_much(content: bytes) -> None:
         row.request()
     assert row.number == 3
     assert printable(told, 4000) == told
+
+
+def test_every_row_is_in_one_shard_wherever_it_stands(put: Put) -> None:
+    lines = [*(line(f"row-{number}") for number in range(300)), b"broken\n", BODY.encode() + b"\n"]
+    whole = put(b"".join(lines))
+    shards = [[row.id for row in replace(whole, shard=Shard(index, 4)).rows()] for index in range(4)]
+    assert sorted(chain.from_iterable(shards)) == sorted(row.id for row in whole.rows())
+    assert min(map(len, shards)) > 50
+    turned = put(b"".join(reversed(lines)))
+    again = [row.id for row in replace(turned, shard=Shard(2, 4)).rows()]
+    named = [[name for name in each if name.startswith("row")] for each in (again, reversed(shards[2]))]
+    assert named[0] == named[1]
