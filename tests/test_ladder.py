@@ -26,6 +26,7 @@ RUNGS = {
     "wire": 4,
     "compose": 5,
     "testing": 5,
+    "doctor": 6,
     "jobs": 6,
     "__init__": 7,
     "openai": 7,

@@ -12,27 +12,39 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from ratelimit import __version__
-from ratelimit.errors import RateLimitError, printable
+from ratelimit.cli.complaints import complain
+from ratelimit.errors import RateLimitError
 
-COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "mock": ("ratelimit.cli.mock:mock", "Serve a local API that limits, answers and fails like the real one."),
-    "limits": ("ratelimit.cli.limits:limits", "Show what each model allows on each tier."),
-    "plan": ("ratelimit.cli.plan:command", "Say how long a file of requests takes and what it costs."),
-    "status": ("ratelimit.cli.status:status", "Show the batches of a job."),
-    "cancel": ("ratelimit.cli.cancel:cancel", "Cancel the batches of a job, and keep what they answered."),
-    "run": ("ratelimit.cli.run:run", "Send a file of requests; the same command again continues."),
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+JOBS: Final = "A file of requests"
+LOOKING: Final = "Before anything is sent"
+AROUND: Final = "Servers and shells"
+
+COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "plan": ("ratelimit.cli.plan:command", JOBS, "Say how long a file of requests takes and what it costs."),
+    "run": ("ratelimit.cli.run:run", JOBS, "Send a file of requests; the same command again continues."),
+    "status": ("ratelimit.cli.status:status", JOBS, "Show the batches of a job."),
+    "cancel": ("ratelimit.cli.cancel:cancel", JOBS, "Cancel the batches of a job, and keep what they answered."),
+    "doctor": (
+        "ratelimit.cli.doctor:doctor",
+        LOOKING,
+        "Say what is amiss with settings, key, tables or service.",
+    ),
+    "limits": ("ratelimit.cli.limits:limits", LOOKING, "Show what each model allows on each tier."),
+    "mock": ("ratelimit.cli.mock:mock", AROUND, "Serve a local API that limits, answers and fails like the real one."),
+    "completion": ("ratelimit.cli.completion:completion", AROUND, "Print what lets a shell complete these commands."),
 }
-"""Every command: where it is, and the line that `--help` has for it."""
+"""Every command, in the order of `--help`: where it is, the group it stands in, and its line."""
 
 INTERRUPTED: Final = 130
 _PIPE_CLOSED: Final = 141  # as for a program that SIGPIPE ended, which is what shells and `set -o pipefail` know
-_LONGEST: Final = 2000  # characters of a message
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 
 
@@ -42,7 +54,7 @@ class Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         del ctx
-        return sorted(COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, imported now."""
@@ -53,9 +65,23 @@ class Lazy(click.Group):
         return cast("click.Command", getattr(import_module(module), name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        """Write the list of commands from the table, group by group."""
+        del ctx
+        width = max(map(len, COMMANDS))
+        for group in dict.fromkeys(group for _, group, _ in COMMANDS.values()):
+            with formatter.section(group):
+                formatter.write_dl(
+                    [(f"{name:<{width}}", line) for name, (_, where, line) in COMMANDS.items() if where == group]
+                )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that a word may become, importing none."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - a shell asks for it, nobody else
+
+        found = [
+            CompletionItem(name, help=line) for name, (_, _, line) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -75,27 +101,34 @@ class Lazy(click.Group):
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="ratelimit %(version)s")
 def cli() -> None:
-    """Use an OpenAI-compatible API at exactly the speed your usage tier allows."""
+    """Use an OpenAI-compatible API at exactly the speed your usage tier allows.
+
+    \b
+    Examples:
+      ratelimit doctor                                      is everything in place?
+      ratelimit plan requests.jsonl --all-tiers             how long, how much; nothing is sent
+      ratelimit run requests.jsonl -o results.jsonl         send it; again to continue
+      ratelimit run requests.jsonl -o results.jsonl --via batch
+      ratelimit mock --tier tier-1                          a service to try it on, without a key
+    """
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; what went wrong is one line on stderr."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with it closed; what is opened next must not take its place
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     try:
         code = cli.main(arguments, prog_name="ratelimit", standalone_mode=False)
     except RateLimitError as error:
-        _complain(str(error))
+        complain(str(error))
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        _complain(
-            f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'ratelimit'} --help"
-        )
+        complain(f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'ratelimit'} --help")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -114,12 +147,8 @@ def _writing() -> Iterator[None]:
         if error.errno not in _FULL or error.filename is not None:
             raise
         _forget_stdout()
-        _complain(f"cannot write to standard output ({error.strerror}); make room, or send it elsewhere")
+        complain(f"cannot write to standard output ({error.strerror}); make room, or send it elsewhere")
         raise click.exceptions.Exit(1) from None
-
-
-def _complain(message: str) -> None:
-    click.echo(f"ratelimit: {printable(message, _LONGEST)}", err=True)
 
 
 def _forget_stdout() -> None:

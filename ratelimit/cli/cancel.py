@@ -24,7 +24,7 @@ from ratelimit.settings import load_settings
 @click.option("--tiers-file", type=click.Path(path_type=Path, dir_okay=False), help="Tier tables of your own.")
 @click.option("--keep-files", is_flag=True, help="Leave the batches' files at the service.")
 def cancel(results: Path, *, keep_files: bool, **given: Any) -> int:
-    r"""Cancel the batches of a job, wait until they are over, and keep what they have answered.
+    """Cancel the batches of a job, wait until they are over, and keep what they have answered.
 
     RESULTS is the file that `ratelimit run --via batch` writes to; stop that run first. The service takes up to ten
     minutes.

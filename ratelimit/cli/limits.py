@@ -43,6 +43,16 @@ def limits(model: str | None, tier: str | None, tiers_file: Path | None, *, as_j
 
     MODEL is the name of a model, of a snapshot, or of a fine-tuned model. Without it, all models are shown, and with
     --tier their limits on that tier in full.
+
+    On a terminal the tables fit its width. In a pipe they are plain columns, two or more spaces apart: - is no such
+    limit, "Not supported" a tier that cannot use the model, "No figures" one that no table has figures for. In JSON,
+    amounts are numbers, null for no such limit; a tier that cannot use the model is null, one without figures is not
+    there.
+
+    \b
+    Examples:
+      ratelimit limits gpt-4o-mini
+      ratelimit limits --tier tier-3
     """
     settings = load_settings(tier=tier, tiers_file=tiers_file)
     only = settings.tier if tier is not None else None

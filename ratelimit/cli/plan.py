@@ -35,7 +35,7 @@ _SHOWN = 20
 @click.option("--deadline", type=Duration(), help="Plan both routes, as --via auto goes them: 90min, 6h.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(requests: str, **given: Any) -> int:
-    r"""Say how long a file of requests takes and what it costs, without sending anything.
+    """Say how long a file of requests takes and what it costs, without sending anything.
 
     The time comes from the scheduler itself, run over the file on a virtual clock.
 

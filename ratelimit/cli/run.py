@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from ratelimit.cli.complaints import complain
 from ratelimit.cli.inputs import Duration, Part, source, templated
 from ratelimit.cli.logs import logged
 from ratelimit.errors import printable
@@ -83,7 +84,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Serve the live panel as a page on this machine; without PORT, on any that is free.",
 )
 def run(requests: str, output: str, **given: Any) -> int:
-    r"""Send every request of a file at the speed the tier allows, and write one result for each.
+    """Send every request of a file at the speed the tier allows, and write one result for each.
 
     REQUESTS is JSONL: lines of the Batch API, or bare request bodies; .gz and .zst are unpacked; - is standard input.
     The same command again continues where the last one ended, however it ended.
@@ -122,7 +123,8 @@ def run(requests: str, output: str, **given: Any) -> int:
             summary = asyncio.run(_run(job, settings, say, given))
     except InputRefused as refused:
         first, *lines = str(refused).splitlines()
-        for line in (f"ratelimit: {first}", *lines):
+        complain(first)
+        for line in lines:
             _say(line)
         return refused.exit_code
     if given["as_json"]:
@@ -131,7 +133,7 @@ def run(requests: str, output: str, **given: Any) -> int:
         for line in summary.lines():
             _say(line)
     elif summary.stopped:
-        _say(f"ratelimit: {summary.stopped}")
+        complain(summary.stopped)
     return summary.exit_code
 
 

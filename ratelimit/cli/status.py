@@ -30,7 +30,7 @@ _WIDE = 200  # columns of a pipe, which has none
 @click.option("--tiers-file", type=click.Path(path_type=Path, dir_okay=False), help="Tier tables of your own.")
 @click.option("--offline", is_flag=True, help="Show what is on disk, and ask nobody.")
 def status(results: Path, *, offline: bool, **given: Any) -> int:
-    r"""Show the batches of a job that runs, or ran, with --via batch. RESULTS is the file it writes to.
+    """Show the batches of a job that runs, or ran, with --via batch. RESULTS is the file it writes to.
 
     \b
     Example:
