@@ -60,7 +60,8 @@ def main() -> int:
     finally:
         mock.terminate()
         mock.wait()
-    say(f"results and report: {place}")
+    say(f"results: {place / 'results.jsonl'}")
+    say(f"report:  {place / 'report.html'}")
     return code
 
 
