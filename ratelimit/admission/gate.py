@@ -118,7 +118,7 @@ class GateTurn(Turn):
         wait_at_most: float | None,
     ) -> None:
         super().__init__(lane, cost, priority=priority, arrival=arrival, wait_at_most=wait_at_most)
-        self.asked = asked
+        self.asked: Asked = asked
 
     @property
     def lane(self) -> Lane:

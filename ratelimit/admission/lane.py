@@ -38,11 +38,11 @@ class Ticket:
     __slots__ = ("arrival", "cost", "future", "priority", "queued_at")
 
     def __init__(self, cost: Cost, priority: float, arrival: int, future: Future[Hold], queued_at: float) -> None:
-        self.cost = cost
-        self.priority = priority
-        self.arrival = arrival
-        self.future = future
-        self.queued_at = queued_at
+        self.cost: Cost = cost
+        self.priority: float = priority
+        self.arrival: int = arrival
+        self.future: asyncio.Future[Hold] = future
+        self.queued_at: float = queued_at
 
     def __lt__(self, other: Ticket) -> bool:
         if self.priority != other.priority:
@@ -74,10 +74,10 @@ class Lane:
     ) -> None:
         self.name = name
         self.ledger = ledger
-        self.concurrency = concurrency
-        self.waiting = 0
-        self.in_flight = 0
-        self.refusals = 0
+        self.concurrency: int = concurrency
+        self.waiting: int = 0
+        self.in_flight: int = 0
+        self.refusals: int = 0
         self.waiting_for: str | None = None
         self.waiting_until: float | None = None
         self.loop = loop

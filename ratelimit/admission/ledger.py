@@ -65,7 +65,7 @@ class LocalLedger:
         self._clock = clock
         self._longest_wait = longest_wait
         now = clock()
-        self.quota = Quota(limits, now, slack=slack)
+        self.quota: Quota = Quota(limits, now, slack=slack)
         self._feedback = Feedback(self.quota, now)
         self._frontier = Frontier(self.quota)
         self._scouts: dict[Hold, set[Line]] = {}

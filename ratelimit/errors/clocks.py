@@ -16,7 +16,7 @@ class Deadlock(RateLimitError):
             f"or use the ordinary loop if it comes from another process"
         )
         self.now = now
-        self.tasks = tuple(tasks)
+        self.tasks: tuple[str, ...] = tuple(tasks)
 
 
 class Livelock(RateLimitError):
@@ -28,7 +28,7 @@ class Livelock(RateLimitError):
             f"{_some(tasks)}; let the one that polls await an event or asyncio.sleep of more than 0 s"
         )
         self.now = now
-        self.tasks = tuple(tasks)
+        self.tasks: tuple[str, ...] = tuple(tasks)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -73,7 +73,7 @@ class UnknownModel(RateLimitError):
             f"under [models.{toml_key(model)}.tiers.tier-1], such as rpm = 500"
         )
         self.model = model
-        self.near = tuple(near)
+        self.near: tuple[str, ...] = tuple(near)
 
 
 class UnknownTier(RateLimitError):
@@ -103,7 +103,7 @@ class ModelNotInTier(RateLimitError):
         )
         self.model = model
         self.tier = tier
-        self.able = tuple(able)
+        self.able: tuple[str, ...] = tuple(able)
 
 
 class PortTaken(RateLimitError):

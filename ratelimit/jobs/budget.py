@@ -51,7 +51,7 @@ class Budget:
 
     def __init__(self, options: Options, tally: Tally, table: Table) -> None:
         self.started = 0
-        self.over = False  # nothing more is to start
+        self.over: bool = False  # nothing more is to start
         self.used_up: Stopped | None = None  # and this is why, where it was not only a part that was asked for
         self._rows = options.limit
         self._requests = options.max_requests

@@ -52,7 +52,7 @@ class Flights:
         stop: Callable[[RateLimitError], None],
     ) -> None:
         self.broken: BaseException | None = None
-        self.changed = asyncio.Event()  # a row has landed, or the run is stopping
+        self.changed: asyncio.Event = asyncio.Event()  # a row has landed, or the run is stopping
         self._sender = client.sender
         self._transport = client.transport
         self._journal = journal

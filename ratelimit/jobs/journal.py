@@ -111,14 +111,14 @@ class Journal:
     def __init__(self, output: Path) -> None:
         stem = output.name.removesuffix(".jsonl")
         self.output = output
-        self.errors = output.with_name(f"{stem}.errors.jsonl")
-        self.path = output.with_name(f"{stem}.journal.jsonl")
-        self.done = Digests()
-        self.failed = 0
+        self.errors: Path = output.with_name(f"{stem}.errors.jsonl")
+        self.path: Path = output.with_name(f"{stem}.journal.jsonl")
+        self.done: Digests = Digests()
+        self.failed: int = 0
         self.in_doubt: list[str] = []
         self.checked: Checked | None = None
         self.spent: tuple[dict[str, dict[str, float]], float] = ({}, 0)
-        self.sent_since_spent = 0
+        self.sent_since_spent: int = 0
         _check_place(output)
         self._sent, self._contents = Digests(), Digests()
         self._open: list[Lines] = []

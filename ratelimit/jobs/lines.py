@@ -25,7 +25,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.unsynced = False
+        self.unsynced: bool = False
         self._broken: str | None = None
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:

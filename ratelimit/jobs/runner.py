@@ -51,7 +51,7 @@ class Runner:
         say: Say | None = None,
         retry_failed: bool = False,
     ) -> None:
-        self.tally = Tally(table)
+        self.tally: Tally = Tally(table)
         self.stopped: RateLimitError | None = None
         self._sender = client.sender
         self._table = table

@@ -35,23 +35,23 @@ class Tally:
     def __init__(self, table: Table) -> None:
         self._table = table
         self.looked_at = 0
-        self.begun = False
+        self.begun: bool = False
         self.total: int | None = None
-        self.done_before = 0
-        self.attempts = 0
-        self.answers = 0
+        self.done_before: int = 0
+        self.attempts: int = 0
+        self.answers: int = 0
         self.failures: Counter[str] = Counter()
         self.waited: dict[str, float] = defaultdict(float)  # seconds in which a lane waited, by what for
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.cost = 0.0
+        self.input_tokens: int = 0
+        self.output_tokens: int = 0
+        self.cost: float = 0.0
         self.batched = 0  # of the answers, those that came through the Batch API
-        self.saved = 0.0
-        self.unpriced = 0
-        self.started_at = 0.0
+        self.saved: float = 0.0
+        self.unpriced: int = 0
+        self.started_at: float = 0.0
         self.ended_at: float | None = None
         self.points: list[Point] = []
-        self.stretch = 1.0  # seconds per point
+        self.stretch: float = 1.0  # seconds per point
 
     @property
     def failed(self) -> int:

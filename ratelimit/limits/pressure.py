@@ -52,12 +52,13 @@ class Pressure:
     )
 
     def __init__(self, bucket: Bucket, now: float) -> None:
-        self.bucket = bucket
-        self.synced = False
-        self.heard = False  # headers speak of this bucket; those of a model with a day's limit are silent on its minute
-        self.top = 1.0  # the largest share this lane will have
-        self.cooled_at = -math.inf
-        self.troubled_at = now
+        self.bucket: Bucket = bucket
+        self.synced: bool = False
+        # Headers speak of this bucket; those of a model with a day's limit are silent on its minute.
+        self.heard: bool = False
+        self.top: float = 1.0  # the largest share this lane will have
+        self.cooled_at: float = -math.inf
+        self.troubled_at: float = now
         self._looked_at = now
         self._doubt = _DOUBT
         self._evened_at = now  # when a refusal last said how to leave evenly

@@ -32,8 +32,8 @@ class Mark:
     __slots__ = ("corrected", "missing")
 
     def __init__(self, missing: float, corrected: float) -> None:
-        self.missing = missing
-        self.corrected = corrected
+        self.missing: float = missing
+        self.corrected: float = corrected
 
 
 class Lows:
@@ -70,10 +70,10 @@ class Hold:
     __slots__ = ("cost", "ended", "marks", "number", "sent_at", "settlements")
 
     def __init__(self, cost: Cost, number: int) -> None:
-        self.cost = cost
-        self.number = number
+        self.cost: Cost = cost
+        self.number: int = number
         self.sent_at: float | None = None
-        self.settlements = 0  # how many there had been when it left
+        self.settlements: int = 0  # how many there had been when it left
         self.marks: Mapping[Bucket, Mark] = _UNMARKED
         self.ended: str | None = None
 
@@ -95,7 +95,7 @@ class Quota:
         self._lows: dict[Bucket, Lows] = {}
         for limit in limits:
             self.add(limit, now)
-        self.meter = Meter(("requests", "tokens"))
+        self.meter: Meter = Meter(("requests", "tokens"))
 
     def add(self, limit: Limit, now: float) -> Bucket:
         """Heed one more limit from now on."""

@@ -119,7 +119,7 @@ class Outage:
     """Whether the service is there at all; where it is not, the one place that waits for it to come back."""
 
     def __init__(self, policy: Policy) -> None:
-        self.paused = False
+        self.paused: bool = False
         self._policy = policy
         self._left = policy.reserve
         self._failing = 0.0  # share of the attempts, the latest weighing most

@@ -51,7 +51,7 @@ class Sender:
 
     def __init__(self, gate: Gate, policy: Policy | None = None) -> None:
         self.gate = gate
-        self.count = Count()
+        self.count: Count = Count()
         self.stopped: JobStopped | None = None
         self._audience = gate.scheduler.audience
         self._open_stories: dict[GateTurn, Story] = {}

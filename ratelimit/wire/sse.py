@@ -28,8 +28,8 @@ class Listener:
     def __init__(self) -> None:
         self.trouble: Trouble | None = None
         self.usage: Usage | None = None
-        self.begun = False  # it has said something that was asked for
-        self.ended = False  # it has said that nothing of substance follows
+        self.begun: bool = False  # it has said something that was asked for
+        self.ended: bool = False  # it has said that nothing of substance follows
         self._rest = bytearray()
         self._searched = 0
         self._skipping = False

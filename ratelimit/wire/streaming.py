@@ -28,8 +28,8 @@ class Opening:
     """A stream that has said something of substance, and what is still to come."""
 
     def __init__(self) -> None:
-        self.listener = Listener()
-        self.first = b""
+        self.listener: Listener = Listener()
+        self.first: bytes = b""
         self.rest: AsyncIterator[bytes]
 
     async def read(self, reply: Reply) -> Reply:

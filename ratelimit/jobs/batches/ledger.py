@@ -90,7 +90,7 @@ class Ledger:
 
     def __init__(self, output: Path) -> None:
         self._lines = Lines(ledger_path(output))
-        self.job = ""
+        self.job: str = ""
         self.created: list[float] = []  # when batches were, by the wall clock
         self.all: dict[str, Enqueued] = {}
         self._deadline, self._since = 0.0, 0.0

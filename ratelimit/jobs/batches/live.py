@@ -39,7 +39,9 @@ class Live:
     ) -> None:
         options = Options()  # of which none is meant for half a job
         self.in_hand: Counter[str] = Counter()
-        self.flights = Flights(client, journal, tally, Budget(options, tally, table), drain=options.drain, stop=stop)
+        self.flights: Flights = Flights(
+            client, journal, tally, Budget(options, tally, table), drain=options.drain, stop=stop
+        )
         self._scheduler = client.sender.gate.scheduler
         self._chores = Chores(journal, self._scheduler, tally, options, stop)
         self._spool = spool

@@ -60,7 +60,7 @@ class Runner:
         client: Client | None = None,
         due: float | None = None,
     ) -> None:
-        self.tally = Tally(table)
+        self.tally: Tally = Tally(table)
         self.stopped: RateLimitError | None = None
         self._api = api
         self._source = source

@@ -38,7 +38,7 @@ class Group:
         self.model = model
         self.endpoint = endpoint
         self.live = live  # the live API could take them too
-        self.charge = 0.0  # tokens that it would charge for all of them
+        self.charge: float = 0.0  # tokens that it would charge for all of them
         self.tokens: array[int] = array("Q")
         self.lengths: array[int] = array("Q")
         self.inputs: array[int] = array("Q")

@@ -256,8 +256,8 @@ class Counter:
     def __init__(self, organization: Iterable[Meter], project: Iterable[Meter] = ()) -> None:
         self.organization: dict[Dimension, Meter] = {each.cap.dimension: each for each in organization}
         self.project: dict[Dimension, Meter] = {each.cap.dimension: each for each in project}
-        self.asked = self._ordered()
-        self.shown = self._shown()
+        self.asked: list[tuple[Meter, int]] = self._ordered()
+        self.shown: list[tuple[str, Meter]] = self._shown()
 
     def _ordered(self) -> list[tuple[Meter, int]]:
         """The meters in the order they are asked, each with its place in a cost."""

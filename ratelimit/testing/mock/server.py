@@ -89,7 +89,7 @@ class MockServer:
         standing = Faults(seed)
         for spec in faults:
             standing.add(parse(spec))
-        self.service = Service(
+        self.service: Service = Service(
             behaviour=Behaviour(
                 charge=charge,
                 latency=spread(latency, "--latency"),

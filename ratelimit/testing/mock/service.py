@@ -98,10 +98,10 @@ class Service:
         self.counters = counters
         self.writer = writer
         self.faults = faults
-        self.stats = Stats()
+        self.stats: Stats = Stats()
         self.log: BinaryIO | None = None
         self.on_refuse: Callable[[float], None] = lambda _: None
-        self.refusing_until = 0.0
+        self.refusing_until: float = 0.0
         self._started = 0.0
         self._epoch = 0.0
         self._clock: Callable[[], float] = lambda: 0.0

@@ -125,21 +125,21 @@ class Stats:
     """Counts since the start or the last reset."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.in_flight: int = 0
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything but the requests that are in flight now."""
-        self.arrived = 0
-        self.admitted = 0
-        self.tokens = 0
+        self.arrived: int = 0
+        self.admitted: int = 0
+        self.tokens: int = 0
         self.refused: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
         self.models: Counter[str] = Counter()
-        self.most_in_flight = self.in_flight
-        self.duplicates = 0
-        self.answered_twice = 0
+        self.most_in_flight: int = self.in_flight
+        self.duplicates: int = 0
+        self.answered_twice: int = 0
         self._arrivals = Notes()
         self._admissions = Notes()
         self._refusals = Notes()
