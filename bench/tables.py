@@ -241,6 +241,13 @@ def compared(record: Record) -> Iterable[tuple[str, str]]:
 def figures(results: Results) -> dict[str, str]:
     """Return the plots, by the names of their files."""
     found = {}
+    counted = {
+        way: min(row["utilisation"] for row in record.rows)
+        for way in ("bucket", "fixed", "sliding", "quantised")
+        if (record := results.get("caps-virtual" if way == "bucket" else f"caps-virtual-{way}")) and record.rows
+    }
+    if counted:
+        found["counting.svg"] = plots.bars("How servers count", {"lowest use of a limit": counted})
     if record := results.get("peers"):
         groups: dict[str, dict[str, float]] = {}
         for row in record.rows:

@@ -132,5 +132,10 @@ def make_client(
 
 
 def open_client(*, observer: Observers = None, **settings: Any) -> Client:
-    """Return a client for these settings; what is not given comes from the environment and the working directory."""
+    """Return a client for these settings; what is not given comes from the environment and the working directory.
+
+    >>> import ratelimit
+    >>> ratelimit.open(tier="tier-1", rpm=300)
+    <Client <Scheduler no lanes yet>>
+    """
     return make_client(load_settings(**settings), observer=observer)

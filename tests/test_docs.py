@@ -1,19 +1,26 @@
-"""Documents are tested: links lead somewhere, public names are explained, and the README's Python runs."""
+"""Documents are tested: links lead somewhere, public names are explained, and what a page says can be done."""
 
 from __future__ import annotations
 
+import asyncio
+import doctest
+import inspect
+import io
+import json
+import os
 import re
+import sys
 from dataclasses import is_dataclass
 from pathlib import Path
 
+import click
+import documents
 import pytest
+from documents import PAGES, ROOT
 
 import ratelimit
 from ratelimit.admission import events
 from ratelimit.testing.mock import MockServer
-
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -46,21 +53,57 @@ def test_python_in_documents_is_python(page: Path) -> None:
 
 
 @pytest.mark.real_time
-async def test_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if list(documents.blocks(page))], ids=lambda page: page.name)
+async def test_what_a_document_says_can_be_done(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Why?"}], "max_completion_tokens": 50}
+    (tmp_path / "requests.jsonl").write_text(f"{json.dumps(line)}\n" * 3, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    async with MockServer(tier="tier-1") as mock:
+        monkeypatch.setitem(os.environ, "OPENAI_BASE_URL", mock.base_url)
+        monkeypatch.setitem(os.environ, "OPENAI_API_KEY", "sk-test")
+        reader = documents.Reader(tmp_path, mock)
+        await asyncio.to_thread(reader.read, page)
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("name", [name for name in ratelimit.__all__ if name not in {"DAY", "MINUTE"}])
+async def test_every_public_name_has_an_example_that_works(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = getattr(ratelimit, name)
+    names = dict(vars(sys.modules[found.__module__]))
+    examples = doctest.DocTestParser().get_doctest(inspect.getdoc(found) or "", names, name, None, None)
+    assert examples.examples
     async with MockServer(tier="tier-1") as mock:
         monkeypatch.setenv("OPENAI_BASE_URL", mock.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-        names: dict[str, object] = {}
-        source = next(block for block in blocks(ROOT / "README.md", "python") if "asyncio.run" in block)
-        exec(compile(source.replace("asyncio.run(main())", ""), "README.md", "exec"), names)
-        await names["main"]()  # type: ignore[operator]
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 21
-    assert sorted(int(line.split()[0]) for line in printed[1:]) == list(range(20))
+        told = io.StringIO()
+        result = await asyncio.to_thread(doctest.DocTestRunner().run, examples, out=told.write)
+    assert result.failed == 0, told.getvalue()
 
 
-def test_the_blocking_example_runs() -> None:
-    (block,) = blocks(ROOT / "docs" / "api.md", "python")
-    names: dict[str, object] = {}
-    exec(compile(block, "api.md", "exec"), names)
-    assert names["answer"]
+def test_a_reader_has_few_names_to_learn() -> None:
+    assert len(ratelimit.__all__) <= 15
+
+
+@pytest.mark.real_time
+async def test_a_page_that_stumbles_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    async with MockServer(tier="tier-1") as mock:
+        for wrong in ("console\n$ ratelimit limitz", "python\n1 / 0", "console\n$ ratelimit mock --prot 8000"):
+            page.write_text(f"```{wrong}\n```\n", encoding="utf-8")
+            with pytest.raises((AssertionError, ZeroDivisionError, click.NoSuchOption)):
+                await asyncio.to_thread(documents.Reader(tmp_path, mock).read, page)
+
+
+def test_the_readme_begins_with_what_matters() -> None:
+    """One sentence, the picture, two commands, five lines of Python, the drop-in's one: on the first screen."""
+    screen = (ROOT / "README.md").read_text("utf-8").split("\n## ")[0]
+    assert len(screen.splitlines()) <= 50
+    assert "](docs/run.svg)" in screen
+    (commands,) = re.findall(r"```console\n(.*?)```", screen, re.DOTALL)
+    assert len(re.findall(r"^\$ ratelimit ", commands, re.MULTILINE)) == 2
+    python, drop_in = re.findall(r"```python\n(.*?)```", screen, re.DOTALL)
+    assert len([line for line in python.splitlines() if line]) == 5
+    assert "rate_limited(AsyncOpenAI()" in drop_in

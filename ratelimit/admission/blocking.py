@@ -28,7 +28,7 @@ class Background:
     """An event loop on a daemon thread."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._tasks: dict[Future[Any], asyncio.Task[Any]] = {}
         self._closed = False
         self._submitting = threading.Lock()  # what is submitted as the loop ends would never be answered
@@ -115,7 +115,14 @@ class Background:
 
 
 class BlockingScheduler:
-    """A `Scheduler` for threads; a context manager, or closed by `close`."""
+    """A `Scheduler` for threads; a context manager, or closed by `close`.
+
+    >>> from ratelimit import MINUTE, BlockingScheduler, Limit, Scheduler
+    >>> limits = {"my-model": [Limit("requests", 500, MINUTE)]}
+    >>> with BlockingScheduler(lambda: Scheduler(limits)) as scheduler:
+    ...     with scheduler.reserve("my-model") as turn:
+    ...         turn.used()
+    """
 
     def __init__(self, make: Callable[[], Scheduler]) -> None:
         self._background = Background()

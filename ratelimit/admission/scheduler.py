@@ -53,7 +53,18 @@ class LaneStatus:
 
 
 class Scheduler:
-    """Lanes, each at exactly the speed its limits allow."""
+    """Lanes, each at exactly the speed its limits allow.
+
+    >>> import asyncio
+    >>> from ratelimit import MINUTE, Limit, Scheduler
+    >>> async def main():
+    ...     scheduler = Scheduler({"my-model": [Limit("requests", 500, MINUTE)]})
+    ...     async with scheduler.reserve("my-model") as turn:
+    ...         turn.used()
+    ...     return scheduler
+    >>> asyncio.run(main())
+    <Scheduler my-model: 0 waiting, 0 in flight>
+    """
 
     def __init__(
         self,
@@ -75,7 +86,7 @@ class Scheduler:
         self._patience = patience
         self._longest_wait = longest_wait
         given = [observer] if callable(observer) else observer or ()
-        self.audience = Audience([Log(), *given])
+        self.audience: Audience = Audience([Log(), *given])
         self._lanes: dict[str, Lane] = {}
         self._arrivals = count(1)
         self._resume = resume or {}

@@ -20,7 +20,18 @@ from ratelimit.limits.quota import UNSENT, Cost, Hold
 
 
 class Turn:
-    """Leave to send one request; an async context manager that waits for it."""
+    """Leave to send one request; an async context manager that waits for it.
+
+    >>> import asyncio
+    >>> from ratelimit import MINUTE, Limit, Scheduler
+    >>> async def main():
+    ...     scheduler = Scheduler({"my-model": [Limit("tokens", 10_000, MINUTE)]}, slack=0)
+    ...     async with scheduler.reserve("my-model", tokens=800) as turn:
+    ...         turn.used(tokens=600)  # 200 are free again
+    ...     return f"{scheduler.snapshot()[0].limits[0].level:,.0f}"
+    >>> asyncio.run(main())
+    '9,400'
+    """
 
     __slots__ = ("_asked", "_hold", "_lane", "arrival", "cost", "how", "priority", "wait_at_most")
 
@@ -30,11 +41,11 @@ class Turn:
         self._lane = lane
         self._hold: Hold | None = None
         self._asked = False
-        self.cost = cost
-        self.priority = priority
-        self.arrival = arrival
+        self.cost: Cost = cost
+        self.priority: float = priority
+        self.arrival: int = arrival
         self.how: str | None = None
-        self.wait_at_most = wait_at_most
+        self.wait_at_most: float | None = wait_at_most
 
     async def __aenter__(self) -> Self:
         if self._asked:

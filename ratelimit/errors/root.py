@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class RateLimitError(Exception):
-    """Anything this project raises on purpose; `exit_code` is what the command line ends with because of it."""
+    """Anything this project raises on purpose; `exit_code` is what the command line ends with because of it.
+
+    >>> import ratelimit
+    >>> try:
+    ...     ratelimit.open(tier="tier-9")
+    ... except ratelimit.RateLimitError as error:
+    ...     print(error)
+    --tier cannot be 'tier-9': write one of free, tier-1, tier-2, tier-3, tier-4, tier-5
+    """
 
     exit_code = 1
 

@@ -42,6 +42,9 @@ class Limit:
 
     `scope` is empty for the organization's, else whose it is ("project"). `own` marks a cap of the user's own choosing,
     which no header raises.
+
+        >>> Limit("requests", 500, MINUTE).name
+        'RPM'
     """
 
     unit: str
@@ -88,9 +91,9 @@ class Bucket:
     )
 
     def __init__(self, limit: Limit, now: float, *, reserve: float = 0) -> None:
-        self.limit = limit
-        self.full_at = now
-        self.closed_until = now  # a cooldown; nothing is lost by it, the bucket fills meanwhile
+        self.limit: Limit = limit
+        self.full_at: float = now
+        self.closed_until: float = now  # a cooldown; nothing is lost by it, the bucket fills meanwhile
         self.corrected: float = 0  # the sum of all drift ever applied, in units
         self.returned: float = 0  # the sum of all that settling ever gave back
         self.slices: Slices | None = None  # how much leaves in any slice, where the server counts in such
@@ -184,8 +187,8 @@ class Bucket:
             self.full_at = now + missing * self.interval
 
     def _fit(self) -> None:
-        self.interval = self.limit.window / (self.limit.amount * self._share)
-        self.depth = self.capacity * self.interval
+        self.interval: float = self.limit.window / (self.limit.amount * self._share)
+        self.depth: float = self.capacity * self.interval
 
     def __repr__(self) -> str:
         return f"<Bucket {self.limit}: full at {float(self.full_at):.3f}>"

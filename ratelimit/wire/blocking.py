@@ -27,7 +27,13 @@ from ratelimit.wire.sender import Count
 
 
 class BlockingClient:
-    """A `Client` for threads; takes one that is not open yet, and opens and closes it."""
+    """A `Client` for threads; takes one that is not open yet, and opens and closes it.
+
+    >>> import ratelimit
+    >>> with ratelimit.BlockingClient(ratelimit.open(tier="tier-1")) as client:
+    ...     client.chat("gpt-4o-mini", "Why is the sky blue?")
+    Reply(status=200)
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client

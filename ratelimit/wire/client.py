@@ -26,7 +26,11 @@ EMBEDDINGS_PATH = "/v1/embeddings"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one of many: a reply or an error."""
+    """What became of one of many: a reply or an error.
+
+    >>> Result(0, None, reply=Reply(200, {}, b"{}")).unwrap()
+    Reply(status=200)
+    """
 
     index: int
     request: Request | None
@@ -41,7 +45,16 @@ class Result:
 
 
 class Client:
-    """Sends requests to one endpoint with one key."""
+    """Sends requests to one endpoint with one key; made by `ratelimit.open`.
+
+    >>> import asyncio, ratelimit
+    >>> bodies = [{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": str(n)}]} for n in range(3)]
+    >>> async def main():
+    ...     async with ratelimit.open(tier="tier-1") as client:
+    ...         return [result.index async for result in client.map(bodies, ordered=True)]
+    >>> asyncio.run(main())
+    [0, 1, 2]
+    """
 
     def __init__(self, sender: Sender, transport: Transport, *, concurrency: int) -> None:
         self.sender = sender

@@ -147,7 +147,11 @@ def parse(raw: bytes) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one request."""
+    """What came back for one request.
+
+    >>> Reply(200, {"x-request-id": "req-1"}, b'{"choices": [{"message": {"content": "Hi!"}}]}').text
+    'Hi!'
+    """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
