@@ -64,6 +64,7 @@ async def test_what_a_document_says_can_be_done(
     async with MockServer(tier="tier-1") as mock:
         monkeypatch.setitem(os.environ, "OPENAI_BASE_URL", mock.base_url)
         monkeypatch.setitem(os.environ, "OPENAI_API_KEY", "sk-test")
+        monkeypatch.setitem(os.environ, "JOB_COMPLETION_INDEX", "0")  # as the orchestrator of a worker has it
         reader = documents.Reader(tmp_path, mock)
         await asyncio.to_thread(reader.read, page)
 
