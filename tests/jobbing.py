@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ratelimit.admission.events import Observers
 from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Job, Watcher, run
 from ratelimit.jobs.source import Source
@@ -56,12 +57,13 @@ class Place:
         watcher: Watcher | None = None,
         retry_failed: bool = False,
         report: Path | None = None,
+        observer: Observers = None,
         **settings: Any,
     ) -> Summary:
         """Run the job once, or on from where it was."""
         settings = {"base_url": mock.base_url, "api_key": "sk-test", "tier": mock.service.catalogue.tier, **settings}
         job = Job(source or Source(str(self.requests)), self.output, options or Options(), retry_failed, report)
-        return await run(job, load_settings(**settings), say=self.said.append, watcher=watcher)
+        return await run(job, load_settings(**settings), say=self.said.append, watcher=watcher, observer=observer)
 
     def records(self, name: str = "results.jsonl") -> list[Json]:
         """The lines of one of the job's files; each must be whole, and JSON to anybody."""

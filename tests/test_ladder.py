@@ -23,6 +23,7 @@ RUNGS = {
     "admission": 2,
     "settings": 3,
     "watch": 3,  # shows what lanes tell, to whoever sends
+    "metrics": 4,
     "wire": 4,
     "compose": 5,
     "testing": 5,

@@ -45,6 +45,19 @@ class Part(click.ParamType[Shard]):
         return Shard(int(found[1]), int(found[2]))
 
 
+class Port(click.ParamType[int]):
+    """A port, which may be left out at the end of a line only: any other word would be taken for it."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return a number that a port may have."""
+        if not str(value).isdecimal() or int(value) > 65535:
+            option = param.opts[0] if param else "the option"
+            self.fail(f"{printable(str(value))!r} is no port; write {option}=8000, or {option} at the end", param, ctx)
+        return int(value)
+
+
 def templated(command: F) -> F:
     """Give a command the options that make requests out of rows."""
     for option in (

@@ -6,13 +6,15 @@ import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import click
 from rich.console import Console
 
+from ratelimit.admission.events import Observer
 from ratelimit.cli.complaints import complain
-from ratelimit.cli.inputs import Duration, Part, source, templated
+from ratelimit.cli.inputs import Duration, Part, Port, source, templated
 from ratelimit.cli.logs import logged
 from ratelimit.errors import printable
 from ratelimit.jobs import job as jobs
@@ -24,20 +26,6 @@ from ratelimit.jobs.progress import LivePanel, PlainLines
 from ratelimit.jobs.runner import Say
 from ratelimit.jobs.summary import Summary
 from ratelimit.settings import Settings, load_settings
-
-
-class Port(click.ParamType[int]):
-    """A port, which may be left out at the end of a line only: any other word would be taken for it."""
-
-    name = "port"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return a number that a port may have."""
-        if not str(value).isdecimal() or int(value) > 65535:
-            option = param.opts[0] if param else "the option"
-            self.fail(f"{printable(str(value))!r} is no port; write {option}=8000, or {option} at the end", param, ctx)
-        return int(value)
-
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -83,6 +71,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="[PORT]",
     help="Serve the live panel as a page on this machine; without PORT, on any that is free.",
 )
+@click.option("--metrics", type=click.IntRange(0, 65535), metavar="PORT", help="Serve metrics for Prometheus there.")
 def run(requests: str, output: str, **given: Any) -> int:
     """Send every request of a file at the speed the tier allows, and write one result for each.
 
@@ -141,34 +130,46 @@ async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any
     if given["via"] == "live":
         if job.output and (enqueued := [each for each in ledger.read(job.output) if each.ended is None]):
             raise ledger.BatchesUnderWay(str(job.output), len(enqueued))
-        return await jobs.run(job, settings, say=say, watcher=_watcher(given, say))
+        watcher, observers = _onlookers(given, say)
+        return await jobs.run(job, settings, say=say, watcher=watcher, observer=observers)
     for needless in ("max_cost", "max_requests", "pause_at_daily_limit", "no_preflight", "report"):
         if given[needless]:
             raise click.UsageError(f"--{needless.replace('_', '-')} goes with --via live")
     both = given["via"] == "auto"
-    if given["dashboard"] is not None and not both:
-        raise click.UsageError("--dashboard goes with --via live or auto; ratelimit status shows batches")
+    for needless in ("dashboard", "metrics"):
+        if given[needless] is not None and not both:
+            raise click.UsageError(f"--{needless} goes with --via live or auto; ratelimit status shows batches")
     if both and not given["deadline"]:
         raise click.UsageError("--via auto needs --deadline: it is what decides which way a request goes")
-    return await batches.run(job, settings, say=say, both_routes=both, watcher=_watcher(given, say))
+    watcher, observers = _onlookers(given, say)
+    return await batches.run(job, settings, say=say, both_routes=both, watcher=watcher, observer=observers)
 
 
-def _watcher(given: dict[str, Any], say: Say) -> jobs.Watcher:
+def _onlookers(given: dict[str, Any], say: Say) -> tuple[jobs.Watcher, list[Observer]]:
+    """Return who is shown the run, and who is told of what happens in it; web servers load where they are wanted."""
     watchers: list[jobs.Watcher] = []
+    observers: list[Observer] = []
     if given["dashboard"] is not None:
-        watchers.append(_dashboard(given["dashboard"], say))
+        from ratelimit.jobs.dashboard import Dashboard  # noqa: PLC0415 - as above
+
+        watchers.append(Dashboard(_port("dashboard", given["dashboard"], "", say)))
+    if given["metrics"] is not None:
+        from ratelimit.jobs.exposition import Exposition  # noqa: PLC0415 - as above
+        from ratelimit.metrics import Metrics  # noqa: PLC0415 - as above
+
+        observers.append(metrics := Metrics())
+        watchers.append(Exposition(_port("metrics", given["metrics"], "metrics", say), metrics))
     if not (given["quiet"] or given["no_progress"]):
         watchers.append(LivePanel(Console(stderr=True)) if sys.stderr.isatty() else PlainLines(_say))
-    return jobs.Together(watchers)
+    return jobs.Together(watchers), observers
 
 
-def _dashboard(port: int, say: Say) -> jobs.Watcher:
-    from ratelimit.jobs.dashboard import Dashboard  # noqa: PLC0415 - a web server, for those who asked for a page
+def _port(what: str, port: int, path: str, say: Say) -> socket:
     from ratelimit.watch.serving import address, bind  # noqa: PLC0415 - as above
 
     taken = bind(port)
-    say(f"dashboard {address(taken)}")
-    return Dashboard(taken)
+    say(f"{what:8} {address(taken)}{path}")
+    return taken
 
 
 def _say(line: str) -> None:

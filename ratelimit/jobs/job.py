@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ratelimit.admission.events import Observers
 from ratelimit.compose import make_client, make_table
 from ratelimit.errors import OutputUnusable, RateLimitError
 from ratelimit.jobs import report
@@ -86,7 +87,9 @@ class Stoppable(Protocol):
         """End at once."""
 
 
-async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None = None) -> Summary:
+async def run(
+    job: Job, settings: Settings, *, say: Say, watcher: Watcher | None = None, observer: Observers = None
+) -> Summary:
     """Run a job to its end, or until something stops it."""
     check_places(job)
     table = make_table(settings)
@@ -98,7 +101,8 @@ async def run(job: Job, settings: Settings, *, say: Say, watcher: Watcher | None
             journal.recover(retry_failed=job.retry_failed)
             report_doubt(journal, say)
             spent, elapsed = spent_before(journal)
-        client = await opened.enter_async_context(make_client(settings, table=table, spent=spent, elapsed=elapsed))
+        client = make_client(settings, table=table, observer=observer, spent=spent, elapsed=elapsed)
+        await opened.enter_async_context(client)
         runner = Runner(
             client,
             job.source,

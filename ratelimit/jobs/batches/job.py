@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from ratelimit.admission.events import Observers
 from ratelimit.compose import limits_of, make_client, make_table, make_transport
 from ratelimit.errors import BadSettings, OutputUnusable
 from ratelimit.jobs.batches.api import Api
@@ -33,6 +34,7 @@ async def run(
     cancelling: bool = False,
     both_routes: bool = False,
     watcher: Watcher | None = None,
+    observer: Observers = None,
 ) -> Summary:
     """Run a job through the Batch API to its end, or until something stops it.
 
@@ -51,7 +53,8 @@ async def run(
         client, due, options = None, None, job.options
         if both_routes and options.deadline:
             spent, elapsed = spent_before(journal)
-            client = await opened.enter_async_context(make_client(settings, table=table, spent=spent, elapsed=elapsed))
+            client = make_client(settings, table=table, observer=observer, spent=spent, elapsed=elapsed)
+            await opened.enter_async_context(client)
             due = asyncio.get_running_loop().time() + ledger.left_until(options.deadline)
             options = replace(options, deadline=None)
         transport = client.transport if client else await opened.enter_async_context(make_transport(settings))
