@@ -120,6 +120,13 @@ class Finished(Event):
     reply_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Something about how limits are shared that a person may want to know, said once."""
+
+    text: str
+
+
 Observer = Callable[[Event], None]
 Observers = Observer | Iterable[Observer] | None
 """What a front door takes: one, several or none."""

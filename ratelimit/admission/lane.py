@@ -15,14 +15,16 @@ Who gives up leaves its ticket behind, to be thrown away when it reaches the top
 from __future__ import annotations
 
 import asyncio
-from asyncio import AbstractEventLoop, Future, Task
+from asyncio import AbstractEventLoop, Task
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import heapify, heappop, heappush, heappushpop
+from itertools import islice
 from math import inf
 
-from ratelimit.admission.events import Audience, Changed, Granted, Paused, Queued, Refused, Settled, Waiting
+from ratelimit.admission.events import Audience, Changed, Granted, Notice, Paused, Queued, Refused, Settled, Waiting
 from ratelimit.admission.ledger import Ledger
 from ratelimit.admission.pacing import Pacer
+from ratelimit.admission.ticket import PricedTicket, Ticket
 from ratelimit.errors import RateLimitError, WaitedTooLong
 from ratelimit.limits.drift import Change
 from ratelimit.limits.headers import Observed
@@ -30,32 +32,6 @@ from ratelimit.limits.quota import UNSENT, Cost, Hold
 
 _LONG = 61.0  # seconds; no limit of a minute makes anybody wait longer
 _LITTER = 64  # tickets left behind that are not worth sweeping up
-
-
-class Ticket:
-    """A place in the queue."""
-
-    __slots__ = ("arrival", "cost", "future", "priority", "queued_at")
-
-    def __init__(self, cost: Cost, priority: float, arrival: int, future: Future[Hold], queued_at: float) -> None:
-        self.cost: Cost = cost
-        self.priority: float = priority
-        self.arrival: int = arrival
-        self.future: asyncio.Future[Hold] = future
-        self.queued_at: float = queued_at
-
-    def __lt__(self, other: Ticket) -> bool:
-        if self.priority != other.priority:
-            return self.priority < other.priority
-        return self.arrival < other.arrival
-
-
-class PricedTicket(Ticket):
-    """A place in the queue of one whose cost may be known better by the time it goes."""
-
-    __slots__ = ("price",)
-
-    price: Callable[[], Cost]
 
 
 class Lane:
@@ -93,6 +69,7 @@ class Lane:
         self._answered = False
         self._cooled_at = -inf
         self._pacer = Pacer(pace)
+        ledger.attend(self)
 
     def admit(
         self,
@@ -183,6 +160,20 @@ class Lane:
             self._cooled_at = self.loop.time()
             self.ledger.cool(seconds)
             self._changed.set()
+
+    def foremost(self, most: int) -> tuple[float, list[Cost]]:
+        """Return the most urgent priority that waits, and what up to `most` of those who have it cost."""
+        waiting = [each for each in (self._head, *islice(self._queue, most)) if each and not each.future.done()]
+        urgent = min((each.priority for each in waiting), default=0.0)
+        return urgent, [each.cost for each in waiting if each.priority == urgent]
+
+    def wake(self) -> None:
+        """Ask the ledger again: it may have more than it had."""
+        self._changed.set()
+
+    def notice(self, text: str) -> None:
+        """Tell whoever watches."""
+        self._audience.tell(Notice(self.name, self.loop.time(), text), self.loop)
 
     def resize(self, concurrency: int) -> None:
         """Allow so many in flight from now on."""

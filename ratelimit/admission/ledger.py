@@ -18,10 +18,34 @@ from ratelimit.limits.pressure import Feedback
 from ratelimit.limits.quota import Cost, Hold, Quota
 
 
+class Crowd(Protocol):
+    """Those who wait for a ledger, as far as one that fetches ahead of need has to know them."""
+
+    def foremost(self, most: int) -> tuple[float, list[Cost]]:
+        """Return the most urgent priority that waits, and what up to `most` of those who have it cost."""
+        ...
+
+    def wake(self) -> None:
+        """Ask again: there may be more than there was."""
+        ...
+
+    def notice(self, text: str) -> None:
+        """Tell whoever watches."""
+        ...
+
+
 class Ledger(Protocol):
     """The quota of one lane, wherever it is kept."""
 
     quota: Quota
+
+    def attend(self, crowd: Crowd) -> None:
+        """Serve these from now on; called once, before anything else."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what is held for nobody."""
+        ...
 
     async def reserve(self, cost: Cost) -> Hold | float:
         """Take `cost` and return a hold, or take nothing and return when to ask again."""
@@ -69,6 +93,12 @@ class LocalLedger:
         self._feedback = Feedback(self.quota, now)
         self._frontier = Frontier(self.quota)
         self._scouts: dict[Hold, set[Line]] = {}
+
+    def attend(self, crowd: Crowd) -> None:
+        """Serve these: whoever waits is told when to ask again, so nobody need be woken."""
+
+    async def aclose(self) -> None:
+        """Do nothing: what is not taken is nobody's."""
 
     async def reserve(self, cost: Cost) -> Hold | float:
         """Take `cost` and return a hold, or take nothing and return when to ask again."""

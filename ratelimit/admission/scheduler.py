@@ -26,6 +26,9 @@ R = TypeVar("R")
 Limits = Callable[[str], Iterable[Limit]]
 """What a lane of this name may do; raises for a name it does not know."""
 
+MakeLedger = Callable[[str, Iterable[Limit], asyncio.AbstractEventLoop], Ledger]
+"""Makes the ledger of a lane that is not kept in this process alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class LimitStatus:
@@ -78,6 +81,7 @@ class Scheduler:
         observer: Observers = None,
         resume: Mapping[str, Mapping[str, float]] | None = None,
         elapsed: float = 0.0,
+        make_ledger: MakeLedger | None = None,
     ) -> None:
         self._limits = limits.__getitem__ if isinstance(limits, Mapping) else limits
         self._concurrency = concurrency
@@ -92,6 +96,7 @@ class Scheduler:
         self._resume = resume or {}
         self._elapsed = elapsed
         self._resumed_at: float | None = None
+        self._make_ledger = make_ledger
 
     def lane(self, name: str) -> Lane:
         """Return the lane of this name."""
@@ -172,7 +177,14 @@ class Scheduler:
         """
         return {name: missing for name, lane in self._lanes.items() if (missing := lane.ledger.missing())}
 
+    async def aclose(self) -> None:
+        """Give back what is held for nobody, where limits are shared; a lane can still be used."""
+        for lane in self._lanes.values():
+            await lane.ledger.aclose()
+
     def _ledger(self, name: str, loop: asyncio.AbstractEventLoop) -> Ledger:
+        if self._make_ledger:
+            return self._make_ledger(name, self._limits(name), loop)
         ledger = LocalLedger(self._limits(name), loop.time, slack=self._slack, longest_wait=self._longest_wait)
         if self._resumed_at is None:
             self._resumed_at = loop.time()

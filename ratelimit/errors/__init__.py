@@ -19,6 +19,8 @@ from ratelimit.errors.setup import (
     ModelNotInTier,
     NoKey,
     PortTaken,
+    SharedStoreAway,
+    StoreUnusable,
     UnknownModel,
     UnknownTier,
 )
@@ -53,6 +55,8 @@ __all__ = [
     "RequestFailed",
     "RequestInvalid",
     "RequestsChanged",
+    "SharedStoreAway",
+    "StoreUnusable",
     "UnknownModel",
     "UnknownTier",
     "WaitedTooLong",

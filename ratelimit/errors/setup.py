@@ -39,6 +39,29 @@ class BadClient(RateLimitError):
         self.what = what
 
 
+class StoreUnusable(RateLimitError):
+    """The place where limits are to be shared cannot be used; nothing was sent."""
+
+    exit_code = 2
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        super().__init__(f"shared limits at {printable(where)}: {printable(problem)}; {remedy}")
+        self.where = where
+
+
+class SharedStoreAway(RateLimitError):
+    """The place where limits are to be shared does not answer, and nobody knows yet what our part would be."""
+
+    exit_code = 3
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(
+            f"shared limits at {printable(where)}: {printable(why)}; start the store, or set RATELIMIT_SHARED=off "
+            f"if no other program uses the key"
+        )
+        self.where = where
+
+
 class BadMockOption(RateLimitError):
     """The mock server was asked for something it cannot do; nothing was started."""
 

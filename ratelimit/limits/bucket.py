@@ -127,6 +127,11 @@ class Bucket:
         """The most that goes at once, whatever has been saved up."""
         return min(self._burst, self.limit.amount)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that has been saved up may go at once."""
+        return self._burst == math.inf
+
     def ready_at(self, amount: float) -> float:
         """Return the first moment at which `amount` may be taken."""
         ready = self.full_at + amount * self.interval - self.depth
@@ -134,9 +139,13 @@ class Bucket:
             # One that is larger than the burst goes when everything before it is paid for; one that reaches into
             # the reserve waits until that, too, has had the time to fill.
             ready -= max(min(amount, self.ceiling) - self.capacity, 0) * self.interval
-        if self.slices is not None:
-            ready = max(ready, self.slices.ready_at(amount, self.limit.rate * self.slices.length))
-        return max(ready, self.closed_until)
+        return max(ready, self.open_at(amount))
+
+    def open_at(self, amount: float) -> float:
+        """Return the first moment at which no cooldown and no slice is in the way, whatever is left."""
+        if self.slices is None:
+            return self.closed_until
+        return max(self.slices.ready_at(amount, self.limit.rate * self.slices.length), self.closed_until)
 
     def take(self, amount: float, now: float) -> None:
         """Take `amount`, into debt if need be."""

@@ -101,7 +101,7 @@ def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, now: float, 
     unit, sent_at, own = bucket.limit.unit, hold.sent_at, hold.cost.get(bucket.limit.unit, 0)
     since = bucket.corrected - mark.corrected + quota.settled_since(hold, unit)
     ours = mark.missing - (own if refused else 0) + since
-    before = max(quota.meter.between(unit, sent_at - quota.slack, sent_at) - own, 0)
+    before = max(quota.meter.between(unit, sent_at - quota.slack, sent_at) - own, 0) + quota.elsewhere.get(bucket, 0)
     after = max(quota.meter.between(unit, sent_at, sent_at + quota.slack) - own, 0)
     if theirs + before < ours:
         return -min(ours - theirs - before, quota.lowest_since(hold, bucket), bucket.missing(now))

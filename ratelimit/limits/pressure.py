@@ -110,6 +110,10 @@ class Pressure:
             changes += self._reshare(max(bucket.share * 0.9, _LEAST_SHARE), now)
         return changes
 
+    def adopt(self, top: float, slices: Slices | None) -> None:
+        """Go by what another program on the same shared limits has found of how the server counts."""
+        self.synced, self.top, self.bucket.slices = True, top, slices
+
     def flatten(self, length: float, now: float) -> list[Change]:
         """Leave evenly from now on: the server counts in slices of so many seconds."""
         bucket = self.bucket
@@ -186,7 +190,7 @@ class Feedback:
             changes += changed
             if bucket is None:
                 continue
-            pressure = self._of(bucket, now)
+            pressure = self.of(bucket, now)
             if pressure.even or (pressure.synced and reading.is_linear(bucket.limit.window) is False):
                 continue  # its numbers are about windows, and say nothing of a level
             theirs = missing_of(reading, bucket.limit)
@@ -199,7 +203,7 @@ class Feedback:
                 bucket.shift(wrong, now)
                 changes.append(Change("drift", bucket.limit.name, 0, wrong))
         for bucket in self.quota.buckets:
-            changes += self._of(bucket, now).look(self.quota, now)
+            changes += self.of(bucket, now).look(self.quota, now)
         return changes
 
     def refused(self, hold: Hold, observed: Observed, now: float, *, most: float) -> list[Change]:
@@ -216,7 +220,7 @@ class Feedback:
         if observed.refusal and observed.refusal.kind == "too large":
             return changes  # nobody's doing: it would never have passed
         for bucket in named or self.quota.buckets:
-            pressure = self._of(bucket, now)
+            pressure = self.of(bucket, now)
             if hold.sent_at is not None and hold.sent_at <= pressure.cooled_at:
                 continue  # it left before the lane was closed: the same wave
             pressure.cooled_at = now
@@ -224,6 +228,12 @@ class Feedback:
             if named:
                 changes += self._blame(bucket, hold, observed, readings.get(bucket), now)
         return changes
+
+    def of(self, bucket: Bucket, now: float) -> Pressure:
+        """Return what is known of others who drain a bucket."""
+        if bucket not in self._pressures:
+            self._pressures[bucket] = Pressure(bucket, now)
+        return self._pressures[bucket]
 
     def cool(self, until: float) -> None:
         """Close the whole lane until then."""
@@ -265,7 +275,7 @@ class Feedback:
     def _blame(
         self, bucket: Bucket, hold: Hold, observed: Observed, reading: Reading | None, now: float
     ) -> list[Change]:
-        pressure, quota = self._of(bucket, now), self.quota
+        pressure, quota = self.of(bucket, now), self.quota
         theirs = refused_missing(observed, reading, bucket)
         if pressure.even:
             return pressure.widen(hold, now)
@@ -294,11 +304,6 @@ class Feedback:
         if meter.between(unit, hold.sent_at - limit.window - self.quota.slack, now) > 0.97 * limit.amount:
             return limit.window
         return _SECOND if meter.between(unit, hold.sent_at - _SECOND, hold.sent_at) > limit.rate * _SECOND else None
-
-    def _of(self, bucket: Bucket, now: float) -> Pressure:
-        if bucket not in self._pressures:
-            self._pressures[bucket] = Pressure(bucket, now)
-        return self._pressures[bucket]
 
 
 def _credible(observed: Observed, hold: Hold) -> list[Reading]:

@@ -88,6 +88,7 @@ class Quota:
         self.slack = slack
         self.buckets: list[Bucket] = []
         self.heard: dict[Bucket, int] = {}  # the newest hold whose reply spoke of the bucket
+        self.elsewhere: dict[Bucket, float] = {}  # what others have taken and may not have sent yet
         self._pairs: list[tuple[str, Bucket]] = []
         self._taken = 0
         self._settlements = 0
@@ -116,6 +117,11 @@ class Quota:
         limit = replace(bucket.limit, amount=amount)
         bucket.retune(now, limit=limit, reserve=self.least_reserve(limit) + extra * amount)
 
+    def start_over(self) -> None:
+        """Let no reply to what has been taken so far tell how a bucket stands: another one stands in its place."""
+        for bucket in self.buckets:
+            self.heard[bucket] = self._taken + 1
+
     def hears(self, unit: str) -> bool:
         """Whether replies tell what the server took of a unit, so that nothing else need settle it."""
         return any(bucket.limit.unit == unit for bucket in self.heard)
@@ -134,6 +140,10 @@ class Quota:
                 if now < ready_at:
                     return ready_at
                 break
+        return self.take(cost, now)
+
+    def take(self, cost: Cost, now: float) -> Hold:
+        """Take `cost` from every bucket, whatever they hold: somebody else has seen to it that it may go."""
         for unit, bucket in self._pairs:
             amount = cost.get(unit, 0)
             if amount:

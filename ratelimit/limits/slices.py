@@ -19,9 +19,9 @@ class Slices:
 
     __slots__ = ("_log", "_total", "length", "spread")
 
-    def __init__(self, length: float) -> None:
+    def __init__(self, length: float, spread: float = 0) -> None:
         self.length: float = length
-        self.spread: float = next(spread for spread in _SPREADS if spread >= length / _PART)
+        self.spread: float = spread or next(spread for spread in _SPREADS if spread >= length / _PART)
         self._log: deque[tuple[float, float]] = deque()  # within the span: when the last of it left, and how much
         self._total: float = 0
 

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ratelimit.admission.lane import Ticket
 from ratelimit.admission.ledger import LocalLedger
 from ratelimit.admission.scheduler import Scheduler
+from ratelimit.admission.ticket import Ticket
 from ratelimit.limits.bucket import DAY, MINUTE, Limit
 
 CROWD = 100_000
