@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from ratelimit.admission.events import Changed, Event, Paused, ServiceBack, ServiceDown, Stopped
+from ratelimit.admission.events import Changed, Event, Notice, Paused, ServiceBack, ServiceDown, Stopped
 from ratelimit.errors import printable
 from ratelimit.limits.drift import Change
 
@@ -33,7 +33,7 @@ class Line(NamedTuple):
 class Log:
     """An observer that logs."""
 
-    hears: Final = frozenset((Changed, Paused, ServiceDown, ServiceBack, Stopped))
+    hears: Final = frozenset((Changed, Notice, Paused, ServiceDown, ServiceBack, Stopped))
 
     def __init__(self) -> None:
         self._said: dict[tuple[str, str], float] = {}
@@ -96,6 +96,8 @@ def _line(event: Event) -> Line | None:
         case Paused(limit=limit, until=until):
             text = f"waits {(until - event.at) / 60:,.0f} min for {printable(limit, 100)}"
             return Line(logging.WARNING, f"paused {limit}", text)
+        case Notice(text=text):
+            return Line(logging.WARNING, text, printable(text))
         case ServiceDown():
             text = "the service seems to be down: single requests ask now and then whether it is back"
             return Line(logging.WARNING, "down", text)
