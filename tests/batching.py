@@ -15,7 +15,7 @@ from jobbing import Json, Place, ask, batch_line
 
 from ratelimit.jobs.batches.job import run
 from ratelimit.jobs.budget import Options
-from ratelimit.jobs.job import Job
+from ratelimit.jobs.job import Job, Watcher
 from ratelimit.jobs.source import Source
 from ratelimit.jobs.summary import Summary
 from ratelimit.settings import load_settings
@@ -49,6 +49,7 @@ class Batching(Place):
         *,
         cancelling: bool = False,
         both_routes: bool = False,
+        watcher: Watcher | None = None,
         retry_failed: bool = False,
         **settings: Any,
     ) -> Summary:
@@ -56,7 +57,12 @@ class Batching(Place):
         settings = {"base_url": mock.base_url, "api_key": "sk-test", "tier": mock.service.catalogue.tier, **settings}
         job = Job(Source(str(self.requests)), self.output, options or Options(), retry_failed)
         return await run(
-            job, load_settings(**settings), say=self.said.append, cancelling=cancelling, both_routes=both_routes
+            job,
+            load_settings(**settings),
+            say=self.said.append,
+            cancelling=cancelling,
+            both_routes=both_routes,
+            watcher=watcher,
         )
 
     def expect_everything(self, count: int, *, words: int = 0) -> None:

@@ -22,6 +22,9 @@ from ratelimit.wire.client import Client
 from ratelimit.wire.messages import Reply, Request
 from ratelimit.wire.transport import NoAnswer, Unsent
 
+_EXCHANGE = 20.0  # seconds, until one was seen
+_WEIGHT = 0.05  # of the last exchange in the average
+
 _NOT_BILLED = {401, 403, 429}
 _WORTH_ANOTHER = {408, 409, 429}
 
@@ -51,6 +54,7 @@ class Flights:
         drain: float,
         stop: Callable[[RateLimitError], None],
     ) -> None:
+        self.exchange = _EXCHANGE  # seconds from a request to its reply, of late
         self.broken: BaseException | None = None
         self.changed: asyncio.Event = asyncio.Event()  # a row has landed, or the run is stopping
         self._sender = client.sender
@@ -152,9 +156,12 @@ class Flights:
             self._journal.sending(flight.row)
         before, flight.in_doubt = flight.in_doubt, True
         flight.sent = flight.on_the_way = True
-        self._tally.sent(asyncio.get_running_loop().time())
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        self._tally.sent(began)
         try:
             reply = await self._transport.post(made)
+            self.exchange += (clock() - began - self.exchange) * _WEIGHT
         except (Unsent, NoAnswer) as error:
             if isinstance(error, Unsent):
                 flight.in_doubt = before

@@ -25,7 +25,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.unsynced: bool = False
+        self._written = self._synced = 0  # records; what another thread is still syncing is not synced
         self._broken: str | None = None
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
@@ -51,7 +51,7 @@ class Lines:
             written, why = 0, _words(error)
         if written == len(line):
             self._end += written
-            self.unsynced = True
+            self._written += 1
             return
         try:
             os.ftruncate(self._file, self._end)
@@ -59,15 +59,22 @@ class Lines:
             self._broken = why
         raise OutputFailed(str(self.path), why)
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether anything was written that a power cut may take back."""
+        return self._synced < self._written
+
     def sync(self) -> None:
-        """Make what was written outlast a power cut."""
+        """Make what was written outlast a power cut; on return it does, whoever else is syncing."""
         if self.unsynced:
-            self.unsynced = False
+            written = self._written
             try:
                 os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
             except OSError as error:  # what was not kept is not known, and asking again would not tell
                 self._broken = _words(error)
+                self._synced = self._written  # as far as can be
                 raise OutputFailed(str(self.path), self._broken) from None
+            self._synced = max(self._synced, written)
 
     def recover(self) -> Iterator[tuple[int, bytes]]:
         """Yield every whole line with its number; then cut off what a crash left of the last, keeping a copy."""

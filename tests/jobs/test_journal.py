@@ -308,3 +308,20 @@ def test_many_digests() -> None:
         assert digests.add(number)
     assert all(number in digests for number in numbers)
     assert not any(chance.getrandbits(64) in digests for _ in range(1000))
+
+
+def test_who_syncs_while_another_does_waits_for_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger notes a batch's end once its answers last: that somebody is about to see to it is not enough."""
+    reached: list[int] = []
+
+    def slow(number: int) -> None:
+        reached.append(number)
+        if len(reached) == 1:
+            lines.sync()
+
+    monkeypatch.setattr("os.fdatasync", slow)
+    with Lines(tmp_path / "lines.jsonl") as lines:
+        lines.append(b"{}")
+        lines.sync()
+        assert len(reached) == 2
+        assert not lines.unsynced

@@ -62,11 +62,15 @@ class Live:
             raise self.flights.broken
 
     def allowances(self, lane: str) -> list[Allowance]:
-        """Return the limits of a lane as they stand."""
+        """Return what bounds a lane now: its limits as they stand, and how many requests it may have in flight."""
         now = asyncio.get_running_loop().time()
+        in_flight = Allowance("requests", 0.0, self._concurrency / max(self.flights.exchange, 0.001), 0.0)
         return [
-            Allowance(bucket.limit.unit, bucket.level(now), bucket.limit.rate * bucket.share, bucket.limit.window)
-            for bucket in self._scheduler.lane(lane).ledger.quota.buckets
+            in_flight,
+            *(
+                Allowance(bucket.limit.unit, bucket.level(now), bucket.limit.rate * bucket.share, bucket.limit.window)
+                for bucket in self._scheduler.lane(lane).ledger.quota.buckets
+            ),
         ]
 
     def room(self, lane: str, row: Work) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ from ratelimit.errors import KeyRejected
 from ratelimit.jobs.batches.ledger import read
 from ratelimit.jobs.budget import Options
 from ratelimit.jobs.lines import Lines
+from ratelimit.jobs.progress import PlainLines
 from ratelimit.jobs.summary import Summary
 from ratelimit.testing.mock import MockServer
 
@@ -45,8 +47,8 @@ async def test_batches_that_are_quick_answer_everything(place: Batching) -> None
     assert summary.saved == pytest.approx(summary.cost)
     assert place.said == [
         (
-            "gpt-4o-mini: the live API needs 0.0 s for 50 requests; they go through the Batch API, which is 50% "
-            "cheaper; what it has not answered in 5 h 45 min begins to move over"
+            "gpt-4o-mini: the live API needs 1.0 s for 50 requests; they go through the Batch API, which is 50% "
+            "cheaper; what it has not answered in 5 h 44 min begins to move over"
         ),
         "the deadline was kept, by 5 h 59 min",
     ]
@@ -65,6 +67,29 @@ async def test_batches_that_answer_nothing_move_over_in_time(place: Batching, ca
     assert (summary.exit_code, summary.batched) == (0, 0)
     assert 1.6 * HOUR < took < 2 * HOUR
     place.expect_everything(1_000)
+
+
+async def test_slow_answers_are_reckoned_with(place: Batching) -> None:
+    """Two in flight, five seconds each: what bounds the live API is not its limits."""
+    place.ask_for(600)
+    async with MockServer(echo=True, batch_speed=NEVER, latency="5") as mock:
+        summary, took = await auto(place, mock, HOUR, concurrency=2)
+    assert summary.exit_code == 0
+    assert took < HOUR
+    place.expect_everything(600)
+
+
+async def test_progress_shows_both_routes(place: Batching) -> None:
+    place.ask_for(400)
+    said: list[str] = []
+    async with MockServer(echo=True, batch_speed=0.1) as mock:
+        watcher = PlainLines(said.append)
+        await place.batch(mock, Options(deadline=2_500), both_routes=True, watcher=watcher, rpm=60)
+    assert re.search(
+        r"^\d+ answered, 0 failed, \d+ left, .* \d+ in flight, .*; \d+ answers by batch, \d batches; "
+        r"tokens enqueued: gpt-4o-mini [\d,]+ of 2,000,000$",
+        said[2],
+    ), said[2]
 
 
 async def test_what_slow_batches_have_answered_is_kept_and_nothing_is_paid_for_twice(place: Batching) -> None:
