@@ -11,6 +11,8 @@ from pathlib import Path
 
 from killing import RATELIMIT, answers_in, environment, mock, write_requests
 
+from ratelimit.jobs.batches.ledger import ledger_path
+
 
 def command(url: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -27,7 +29,9 @@ def test_killed_runs_lose_nothing_and_enqueue_nothing_twice(tmp_path: Path) -> N
     with mock("--tier", "tier-1", "--batch-speed", "40", "--batch-delay", "0.05") as url:
         for _ in range(3):
             process = subprocess.Popen(run, env=environment(url), stderr=subprocess.DEVNULL)
-            time.sleep(chance.uniform(0.8, 2.5))
+            while not ledger_path(output).exists():  # from when on there is something to lose
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0.0, 2.0))
             process.kill()
             process.wait()
         status = command(url, "status", output, "--offline")
@@ -90,3 +94,32 @@ def test_what_does_not_go_with_batches(tmp_path: Path) -> None:
             f"batch\n"
         ),
     )
+
+
+def test_both_routes_killed_and_continued(tmp_path: Path) -> None:
+    """With a deadline this near everything goes live, but what an earlier run has enqueued: that is recalled first."""
+    requests, output = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    expected = write_requests(requests, 60)
+    with mock("--tier", "tier-1", "--batch-speed", "5", "--latency", "0.2") as url:
+        by_batch = command(url, "run", requests, "-o", output, "--via", "batch", "--deadline", "2s")
+        assert by_batch.returncode == 3
+        unnamed = command(url, "run", requests, "-o", output, "--via", "auto")
+        assert (unnamed.returncode, unnamed.stderr) == (
+            2,
+            (
+                "ratelimit: --via auto needs --deadline: it is what decides which way a request goes; "
+                "see ratelimit run --help\n"
+            ),
+        )
+        run = ["run", requests, "-o", output, "--via", "auto", "--deadline", "1min"]
+        process = subprocess.Popen([*RATELIMIT, *map(str, run)], env=environment(url), stderr=subprocess.DEVNULL)
+        time.sleep(1.2)
+        process.kill()
+        process.wait()
+        done = command(url, *run, "--json")
+        assert done.returncode == 0, done.stderr
+        status = command(url, "status", output)
+    summary = json.loads(done.stdout)
+    assert summary["left"] == 0
+    assert sorted(answers_in(output)) == sorted(expected.items())
+    assert status.stdout.startswith("0 batches are under way; over: ")
