@@ -111,8 +111,8 @@ def test_both_routes_killed_and_continued(tmp_path: Path) -> None:
                 "see ratelimit run --help\n"
             ),
         )
-        run = ["run", requests, "-o", output, "--via", "auto", "--deadline", "1min"]
-        process = subprocess.Popen([*RATELIMIT, *map(str, run)], env=environment(url), stderr=subprocess.DEVNULL)
+        run = ["run", str(requests), "-o", str(output), "--via", "auto", "--deadline", "1min"]
+        process = subprocess.Popen([*RATELIMIT, *run], env=environment(url), stderr=subprocess.DEVNULL)
         time.sleep(1.2)
         process.kill()
         process.wait()
