@@ -24,6 +24,7 @@ RUNGS = {
     "settings": 3,
     "watch": 3,  # shows what lanes tell, to whoever sends
     "metrics": 4,
+    "otel": 4,
     "wire": 4,
     "compose": 5,
     "testing": 5,
@@ -53,6 +54,7 @@ LIBRARIES = {
     "httpx": ("wire.openai",),
     "msgspec": ("wire", "jobs", "testing.mock", "cli", "admission.shared"),
     "openai": ("wire.openai",),
+    "opentelemetry": ("otel",),
     "pydantic": ("settings", "limits.tables"),
     "pydantic_core": ("settings", "limits.tables"),
     "pydantic_settings": ("settings",),
