@@ -53,6 +53,7 @@ def page(summary: Summary, tally: Tally) -> str:
         _facts(summary),
         "<h2>Requests sent in a minute</h2>",
         plot(points, [("var(--one)", tally.in_a_minute(lambda p: p.sent))], stretch, cap=rpm),
+        "<p>In the first minute, limits that were unused let more leave than they do in a minute after it.</p>",
         "<h2>Tokens in a minute, in and out, as billed</h2>",
         plot(
             points,
