@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from ratelimit.errors import NoKey
 from ratelimit.limits.bucket import DAY, MINUTE, Limit
 from ratelimit.limits.tiers import Table, load
 from ratelimit.settings import Settings, load_settings
+from ratelimit.sharing import Sharing
 from ratelimit.wire.client import Client
 from ratelimit.wire.retry import Policy
 from ratelimit.wire.sender import Sender
@@ -49,6 +51,22 @@ def limits_of(settings: Settings, table: Table) -> Callable[[str], Iterable[Limi
     return limits
 
 
+def shared_limits_of(settings: Settings, table: Table) -> Callable[[str], Iterable[Limit]]:
+    """Return the same where programs share limits: a lower cap of the user's is this program's beside the tier's."""
+    alone = limits_of(settings, table)
+
+    def limits(name: str) -> Iterable[Limit]:
+        published = {(limit.unit, limit.window): limit for limit in table.limits(name, settings.tier)}
+        for limit in alone(name):
+            tier = published.get((limit.unit, limit.window))
+            if limit.own and tier and limit.amount < tier.amount:
+                yield from (limit, tier)
+            else:
+                yield replace(limit, own=False)
+
+    return limits
+
+
 def make_scheduler(
     settings: Settings,
     table: Table,
@@ -58,8 +76,9 @@ def make_scheduler(
     elapsed: float = 0,
 ) -> Scheduler:
     """Return a scheduler for the tier of the settings; `spent` is what an earlier process had used."""
+    shares = settings.shared not in {None, "off"}
     return Scheduler(
-        limits_of(settings, table),
+        shared_limits_of(settings, table) if shares else limits_of(settings, table),
         concurrency=settings.concurrency,
         slack=settings.slack,
         pace=settings.pace,
@@ -67,6 +86,7 @@ def make_scheduler(
         observer=observer,
         resume=spent,
         elapsed=elapsed,
+        ledgers=Sharing(settings) if shares else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from servers import Ask, Network, Service
 
@@ -63,6 +64,21 @@ def wall_clock() -> MemoryStore:
     return MemoryStore(lambda: round((loop.time() + 2.6e6) * 1e6))
 
 
+@dataclass
+class Alone:
+    """Makes the one ledger of a program."""
+
+    line: Line
+    member: Membership
+
+    async def check(self) -> None: ...
+
+    def __call__(self, name: str, limits: Iterable[Limit], loop: asyncio.AbstractEventLoop) -> SharedLedger:
+        return SharedLedger(self.line, self.member, limits, loop, loop.time)
+
+    async def aclose(self) -> None: ...
+
+
 class Program:
     """One program that sends as much as it may."""
 
@@ -85,7 +101,7 @@ class Program:
             {"m": list(limits)},
             concurrency=100_000,
             observer=self.events.append,
-            make_ledger=lambda _, own, loop: SharedLedger(self.line, member, own, loop, loop.time),
+            ledgers=Alone(self.line, member),
         )
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -25,6 +25,7 @@ RUNGS = {
     "watch": 3,  # shows what lanes tell, to whoever sends
     "metrics": 4,
     "otel": 4,
+    "sharing": 4,
     "wire": 4,
     "compose": 5,
     "testing": 5,

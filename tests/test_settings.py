@@ -130,6 +130,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "azure_api_version": ("2024-10-21", "2024-10-21"),
     "log_level": ("DEBUG", "debug"),
     "batch_files": ("KEEP", "keep"),
+    "shared": ("redis://localhost/1", "redis://localhost/1"),
+    "when_shared_is_down": ("STOP", "stop"),
     "slack": ("0", 0.0),
     "retry_share": ("1", 1.0),
 }

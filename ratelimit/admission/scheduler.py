@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from itertools import count
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from ratelimit.admission.events import Audience, Observers
 from ratelimit.admission.lane import Lane
@@ -26,8 +26,21 @@ R = TypeVar("R")
 Limits = Callable[[str], Iterable[Limit]]
 """What a lane of this name may do; raises for a name it does not know."""
 
-MakeLedger = Callable[[str, Iterable[Limit], asyncio.AbstractEventLoop], Ledger]
-"""Makes the ledger of a lane that is not kept in this process alone."""
+
+class Ledgers(Protocol):
+    """Makes the ledgers of lanes whose limits other programs share."""
+
+    async def check(self) -> None:
+        """Raise where they cannot be shared."""
+        ...
+
+    def __call__(self, name: str, limits: Iterable[Limit], loop: asyncio.AbstractEventLoop) -> LocalLedger:
+        """Return the ledger of a lane."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of where they are kept."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ class Scheduler:
         observer: Observers = None,
         resume: Mapping[str, Mapping[str, float]] | None = None,
         elapsed: float = 0.0,
-        make_ledger: MakeLedger | None = None,
+        ledgers: Ledgers | None = None,
     ) -> None:
         self._limits = limits.__getitem__ if isinstance(limits, Mapping) else limits
         self._concurrency = concurrency
@@ -96,7 +109,7 @@ class Scheduler:
         self._resume = resume or {}
         self._elapsed = elapsed
         self._resumed_at: float | None = None
-        self._make_ledger = make_ledger
+        self._ledgers = ledgers
 
     def lane(self, name: str) -> Lane:
         """Return the lane of this name."""
@@ -177,15 +190,23 @@ class Scheduler:
         """
         return {name: missing for name, lane in self._lanes.items() if (missing := lane.ledger.missing())}
 
+    async def check(self) -> None:
+        """Raise where limits are to be shared and cannot be."""
+        if self._ledgers:
+            await self._ledgers.check()
+
     async def aclose(self) -> None:
-        """Give back what is held for nobody, where limits are shared; a lane can still be used."""
-        for lane in self._lanes.values():
-            await lane.ledger.aclose()
+        """Give back what is held for nobody, where limits are shared."""
+        if self._ledgers:
+            for lane in self._lanes.values():
+                await lane.ledger.aclose()
+            await self._ledgers.aclose()
 
     def _ledger(self, name: str, loop: asyncio.AbstractEventLoop) -> Ledger:
-        if self._make_ledger:
-            return self._make_ledger(name, self._limits(name), loop)
-        ledger = LocalLedger(self._limits(name), loop.time, slack=self._slack, longest_wait=self._longest_wait)
+        if self._ledgers:
+            ledger = self._ledgers(name, self._limits(name), loop)
+        else:
+            ledger = LocalLedger(self._limits(name), loop.time, slack=self._slack, longest_wait=self._longest_wait)
         if self._resumed_at is None:
             self._resumed_at = loop.time()
         if missing := self._resume.get(name):

@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "limits": ("ratelimit.cli.limits:limits", LOOKING, "Show what each model allows on each tier."),
     "mock": ("ratelimit.cli.mock:mock", AROUND, "Serve a local API that limits, answers and fails like the real one."),
+    "top": ("ratelimit.cli.top:top", AROUND, "Show which programs share limits, and what each holds."),
     "completion": ("ratelimit.cli.completion:completion", AROUND, "Print what lets a shell complete these commands."),
 }
 """Every command, in the order of `--help`: where it is, the group it stands in, and its line."""

@@ -29,6 +29,8 @@ from ratelimit.settings import Settings, load_settings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
+_SETTINGS = ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file", "shared", "weight")
+
 
 @click.command()
 @click.argument("requests", metavar="REQUESTS")
@@ -71,6 +73,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="[PORT]",
     help="Serve the live panel as a page on this machine; without PORT, on any that is free.",
 )
+@click.option("--shared", metavar="WHERE", help="Share limits through redis://..., file (the default), or not: off.")
+@click.option("--weight", type=click.FloatRange(0, min_open=True), help="Our part beside other programs' 1.")
 @click.option("--metrics", type=click.IntRange(0, 65535), metavar="PORT", help="Serve metrics for Prometheus there.")
 def run(requests: str, output: str, **given: Any) -> int:
     """Send every request of a file at the speed the tier allows, and write one result for each.
@@ -86,9 +90,11 @@ def run(requests: str, output: str, **given: Any) -> int:
       ratelimit run requests.jsonl -o results.jsonl --via auto --deadline 6h
     """
     settings = load_settings(
-        **{name: given[name] for name in ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file")},
+        **{name: given[name] for name in _SETTINGS},
         batch_files="keep" if given["keep_files"] else None,
     )
+    if settings.shared is None:  # two runs side by side are to share without being told
+        settings = replace(settings, shared="file")
     job = jobs.Job(
         replace(source(requests, given), shard=given["shard"]),
         None if output == "-" else Path(output),

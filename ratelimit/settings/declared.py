@@ -15,6 +15,7 @@ Tier = Literal["free", "tier-1", "tier-2", "tier-3", "tier-4", "tier-5"]
 Charges = Literal["headers", "usage", "estimate"]
 ChargeFormula = Literal["auto", "chat_2025", "chat_2024", "documented", "exact_plus_cap", "exact"]
 BatchFiles = Literal["delete", "keep"]
+WhenDown = Literal["share", "stop"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 PREFIX: Final = "RATELIMIT_"
@@ -75,6 +76,11 @@ class Settings:
     charge_formula: ChargeFormula = field(default="auto", metadata=_write(_one_of(ChargeFormula)))
     azure_api_version: str | None = field(default=None, metadata=_write("a version such as 2024-10-21", pattern=_WORD))
     batch_files: BatchFiles = field(default="delete", metadata=_write(_one_of(BatchFiles)))
+    shared: str | None = field(
+        default=None, metadata=_write("file, off, or a URL such as redis://localhost, rediss://HOST or unix:///PATH")
+    )
+    weight: float = field(default=1.0, metadata=_write("a number above 0", gt=0))
+    when_shared_is_down: WhenDown = field(default="share", metadata=_write(_one_of(WhenDown)))
     log_level: LogLevel = field(default="warning", metadata=_write(_one_of(LogLevel)))
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 

@@ -39,16 +39,29 @@ def _is_key(secret: Secret) -> bool:
     return all("!" <= c <= "~" for c in secret.reveal()) and bool(secret.reveal())
 
 
+def _is_store(text: str) -> bool:
+    if text in {"file", "off"}:
+        return True
+    try:
+        url = urlsplit(text)
+        port_is_one = url.port is None or url.port > 0
+    except ValueError:
+        return False
+    where = url.path if url.scheme == "unix" else url.hostname
+    return url.scheme in {"redis", "rediss", "unix"} and bool(where) and port_is_one and text.isprintable()
+
+
 _RULES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "base_url": _is_url,
     "api_key": _is_key,
     "tiers_file": Path.is_file,
+    "shared": _is_store,
 }
 
 
 def refused(name: str, where: str, value: object) -> BadSettings:
     """Return the error for a value that cannot be; one that may be a key is not shown."""
-    hidden = name == "api_key" or (name == "base_url" and "@" in str(value))
+    hidden = name == "api_key" or (name in {"base_url", "shared"} and "@" in str(value))
     shown = (
         "what it is (not shown)" if hidden else printable(repr(str(value) if isinstance(value, Path) else value), 100)
     )

@@ -62,6 +62,7 @@ class Client:
         self.concurrency = concurrency
 
     async def __aenter__(self) -> Self:
+        await self.sender.gate.scheduler.check()
         await self.transport.__aenter__()
         return self
 
@@ -69,6 +70,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.transport.__aexit__(kind, error, trace)
+        await self.sender.gate.scheduler.aclose()
 
     @property
     def count(self) -> Count:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from redis_server import RedisServer, missing
 from sharing import Hands
 
 from ratelimit.admission.shared.memory import MemoryStore
+from ratelimit.admission.shared.redis import RedisStore
 from ratelimit.admission.shared.sqlite import SqliteStore
 from ratelimit.admission.shared.store import Store
 
@@ -18,8 +20,24 @@ def hands() -> Hands:
     return Hands()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 async def store(request: pytest.FixtureRequest, hands: Hands, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore(hands) if request.param == "memory" else SqliteStore(tmp_path / "shared.sqlite3", hands)
+    made: Store
+    match request.param:
+        case "memory":
+            made = MemoryStore(hands)
+        case "sqlite":
+            made = SqliteStore(tmp_path / "shared.sqlite3", hands)
+        case _:
+            made = RedisStore(request.getfixturevalue("redis_server").fresh(), hands)
     yield made
     await made.aclose()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real server on a free port of this machine."""
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server

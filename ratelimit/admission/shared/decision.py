@@ -26,6 +26,7 @@ from math import ceil, floor, inf
 
 from ratelimit.admission.shared.state import Holder, Lane, Limit
 from ratelimit.admission.shared.store import Answer, Ask, HolderSeen, LaneSeen, LimitKept, LimitTold
+from ratelimit.limits.bucket import MINUTE
 
 _BREATH = 100_000  # what may be leased at once at the lane's pace; who asks less often than this gets no more for it
 _AWAY = 1_000_000  # nobody who wants something is silent for as long
@@ -189,7 +190,8 @@ def _grant(lane: Lane, holder: Holder, ask: Ask, now: float) -> None:
             limit.take(granted[units.index(limit.unit)], now)
             limit.taken += fresh[units.index(limit.unit)]
     busy = _time(lane, units, fresh)
-    lane.flow = min(lane.flow + floor(busy / ask.pace), now + _BREATH)
+    if any(limit.window <= MINUTE for limit in lane.limits):
+        lane.flow = min(lane.flow + floor(busy / ask.pace), now + _BREATH)
     holder.tag += floor(busy / holder.weight)
     holder.total = [ask.total[at] + max(fresh[at], 0.0) for at in range(len(units))]
     holder.unmet = [max(ask.want[at] - granted[at], 0.0) for at in range(len(units))]
@@ -229,7 +231,7 @@ def _part(lane: Lane, holder: Holder, ask: Ask, now: float) -> float:
     if most <= 0:
         return 0.0
     peers = [each for each in lane.holders if each is not holder and each.hungry and each.priority <= holder.priority]
-    room = (now - lane.flow) * ask.pace
+    room, most_of_it = (now - lane.flow) * ask.pace, 1.0
     for limit in lane.limits:
         if limit.unit in ask.units and ask.want[ask.units.index(limit.unit)] > 0:
             left = limit.capacity - (max(limit.full_at, now) - now) / limit.interval
@@ -237,8 +239,12 @@ def _part(lane: Lane, holder: Holder, ask: Ask, now: float) -> float:
             for each in peers:
                 aside = each.unmet if each.priority < holder.priority else each.need
                 left -= each.of(aside, limit.unit)
-            room = min(room, left * limit.interval)
-    if room <= 0:
+            more = ask.want[ask.units.index(limit.unit)] - ask.need[ask.units.index(limit.unit)]
+            if limit.window <= MINUTE:
+                room = min(room, left * limit.interval)
+            elif more > 0:
+                most_of_it = min(most_of_it, left / more)
+    if room <= 0 or most_of_it <= 0:
         return 0.0
     mine = (holder.tag + _time(lane, ask.units, ask.need) / holder.weight, most, holder.weight)
     claims = [mine]
@@ -247,7 +253,7 @@ def _part(lane: Lane, holder: Holder, ask: Ask, now: float) -> float:
             beyond = [max(u - n, 0.0) for u, n in zip(each.unmet, each.need, strict=True)]
             start = each.tag + _time(lane, each.units, each.need) / each.weight
             claims.append((start, _time(lane, each.units, beyond), each.weight))
-    part = min(max((_level(claims, room) - mine[0]) * mine[2], 0.0) / most, 1.0)
+    part = min(max((_level(claims, room) - mine[0]) * mine[2], 0.0) / most, most_of_it)
     # Whole requests, with the tokens that go with them: a remainder would be held for nothing.
     least = min(w - n for w, n in zip(ask.want, ask.need, strict=True) if w > n)
     return floor(part * least) / least
@@ -256,7 +262,7 @@ def _part(lane: Lane, holder: Holder, ask: Ask, now: float) -> float:
 def _time(lane: Lane, units: list[str], amounts: list[float]) -> float:
     """Return how long the whole lane would take over it, by the limit that is scarcest to it."""
     longest = -inf
-    for limit in lane.limits:
+    for limit in lane.clocked:
         if limit.unit in units:
             longest = max(longest, amounts[units.index(limit.unit)] * limit.interval)
     return longest if longest > -inf else 0.0

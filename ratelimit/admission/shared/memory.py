@@ -25,7 +25,7 @@ class MemoryStore:
 
     async def peek(self) -> list[LaneSeen]:
         """Return every lane that is in use."""
-        return [see(lane, self._clock()) for lane in self._lanes.values()]
+        return [see(lane, self._clock()) for lane in self._lanes.values() if lane.born]
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to let go of."""

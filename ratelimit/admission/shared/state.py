@@ -6,6 +6,8 @@ from math import ceil
 
 import msgspec
 
+from ratelimit.limits.bucket import MINUTE
+
 
 class Limit(msgspec.Struct):
     """One bucket, as in `limits/bucket.py`."""
@@ -101,6 +103,11 @@ class Lane(msgspec.Struct):
     limits: list[Limit] = []
     holders: list[Holder] = []
     facts: list[tuple[str, str]] = []
+
+    @property
+    def clocked(self) -> list[Limit]:
+        """The limits that time is counted by: a day's limit is slow, and seldom scarce."""
+        return [limit for limit in self.limits if limit.window <= MINUTE] or self.limits
 
 
 def keeps_until(lane: Lane, now: float) -> float:

@@ -1,0 +1,102 @@
+"""Shared limits in Redis or Valkey: one script per lease, on the server's own clock.
+
+A lane is one key, so a cluster keeps it on one node. The script is sent again whenever the server has forgotten it. The
+key says when it may be forgotten itself: when an empty lane would say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ratelimit.admission.shared.store import Answer, Ask, LaneSeen, StoreAway
+from ratelimit.errors import RateLimitError, StoreUnusable
+
+try:
+    import redis.asyncio as redis
+    from redis import exceptions as wrong
+except ImportError:  # an extra
+    redis = None  # type: ignore[assignment]
+
+T = TypeVar("T")
+
+PREFIX: Final = "ratelimit:lane:"
+_OLDEST: Final = 6
+_SECONDS: Final = 0.5  # for a connection or an answer; who asks waits less
+
+
+class RedisStore:
+    """Lanes in a server; `clock` is for tests that own the time."""
+
+    def __init__(self, url: str, clock: Callable[[], int] | None = None) -> None:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+        self.where = f"unix://{parts.path}" if parts.scheme == "unix" else f"{parts.scheme}://{parts.hostname}{port}"
+        if redis is None:
+            raise StoreUnusable(
+                self.where, "the library redis is not installed", "pip install 'ratelimit-scheduler[redis]'"
+            )
+        self._clock = clock
+        self._client = redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+        script = files("ratelimit.admission.shared").joinpath("lease.lua").read_text("utf-8")
+        self._script = self._client.register_script(script)
+        self._answer = msgspec.msgpack.Decoder(Answer).decode
+        self._lane = msgspec.msgpack.Decoder(LaneSeen).decode
+
+    async def check(self) -> None:
+        """Raise for a server that does not answer, does not let us in, or is too old."""
+        try:
+            told = await self._translated(self._client.info("server"))
+        except StoreAway as error:
+            raise StoreUnusable(
+                self.where, f"does not answer ({error})", "start it, correct the URL, or set RATELIMIT_SHARED=off"
+            ) from None
+        version = str(told.get("redis_version", "0"))
+        if int(version.partition(".")[0]) < _OLDEST:
+            raise StoreUnusable(self.where, f"is Redis {version}", f"use Redis {_OLDEST} or later, or Valkey")
+
+    async def lease(self, group: str, ask: Ask) -> Answer:
+        """Take a program's word and give it a lease."""
+        return self._answer(await self._run(PREFIX + group, msgspec.msgpack.encode(ask)))
+
+    async def peek(self) -> list[LaneSeen]:
+        """Return every lane that is in use."""
+        keys = self._client.scan_iter(match=f"{PREFIX}*", count=1000)
+        return [self._lane(await self._run(key, b"")) async for key in keys]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _run(self, key: Any, question: bytes) -> bytes:
+        now = "" if self._clock is None else self._clock()
+        return cast("bytes", await self._translated(self._script(keys=[key], args=[question, now])))
+
+    async def _translated(self, work: Awaitable[T]) -> T:
+        """Wait for `work`, with what goes wrong as one of our errors; none of theirs shows the password."""
+        try:
+            return await work
+        except (wrong.AuthenticationError, wrong.NoPermissionError) as error:
+            raise self._unusable(f"does not let us in ({error})", "put user and password into the URL") from None
+        except (wrong.OutOfMemoryError, wrong.ResponseError) as error:
+            raise self._refusal(str(error)) from None
+        except (wrong.RedisError, OSError) as error:
+            raise StoreAway(type(error).__name__) from None
+
+    def _refusal(self, why: str) -> RateLimitError:
+        if "FOREIGN" in why or "WRONGTYPE" in why:
+            return self._unusable(
+                f"has keys of another program under {PREFIX}", "use another database, such as redis://HOST/1"
+            )
+        if "OOM" in why or "maxmemory" in why:
+            return self._unusable("is full (maxmemory)", "give it more memory, or let it evict keys that expire")
+        if "NOAUTH" in why or "WRONGPASS" in why:
+            return self._unusable(f"does not let us in ({why})", "put user and password into the URL")
+        return StoreAway(why)
+
+    def _unusable(self, problem: str, remedy: str) -> StoreUnusable:
+        return StoreUnusable(self.where, problem, remedy)
