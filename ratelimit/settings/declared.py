@@ -95,7 +95,7 @@ FIELDS: Final = {each.name: each for each in fields(Settings) if "write" in each
 NAMES: Final[tuple[str, ...]] = tuple(FIELDS)
 """The settings, in the order in which they are documented."""
 TYPES: Final = {name: kind for name, kind in get_type_hints(Settings).items() if name in FIELDS}
-LOWER: Final = frozenset(("tier", "charges", "charge_formula", "batch_files", "log_level"))
+LOWER: Final = frozenset(("tier", "charges", "charge_formula", "batch_files", "log_level", "when_shared_is_down"))
 
 
 def unknown(where: str, name: str, spell: Callable[[str], str] = str) -> BadSettings:
