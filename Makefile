@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: test demo soak lint types suite sdk sdk-envs wheel bench bench-quick clean
+.PHONY: typed pages test demo soak lint types suite sdk sdk-envs wheel bench bench-quick clean
 
 # The suite and its twin on the wheel each keep one core busy for minutes, so they run side by side.
 test: lint types
@@ -56,6 +56,20 @@ wheel: $(VENV)/ready
 	cp -r tests docs bench examples config README.md CHANGELOG.md Makefile pyproject.toml "$$out" && cd "$$out" && \
 	"$$here/.venv-wheel/bin/python" -m pytest -q
 
+# How complete the types are that a user of the wheel sees, by pyright, which brings its own node where there is none.
+typed: $(VENV)/ready
+	rm -rf dist .venv-typed
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv .venv-typed
+	.venv-typed/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)" pyright
+	PATH="$$PWD/.venv-typed/bin:$$PATH" pyright --verifytypes ratelimit --ignoreexternal
+	PATH="$$PWD/.venv-typed/bin:$$PATH" pyright --pythonpath .venv-typed/bin/python tests/typed_calls.py
+
+# The page of commands, and the picture of a run, each made from the program itself.
+pages: $(VENV)/ready
+	$(BIN)/python docs/make/commands.py
+	$(BIN)/python docs/make/picture.py
+
 # Kills a job two hundred times over; some five minutes.
 soak: $(VENV)/ready
 	$(BIN)/python tests/jobs/kill_soak.py
@@ -72,4 +86,4 @@ bench-quick: $(VENV)/ready
 	$(BIN)/python -m bench caps --virtual --quick
 
 clean:
-	rm -rf .venv .venv-wheel $(SDK_ENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .venv-wheel .venv-typed $(SDK_ENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
