@@ -71,7 +71,7 @@ class Reader:
             mock_command.make_context("mock", arguments, parent=click.Context(click.Group("ratelimit")))
             return
         if line.startswith("export "):
-            for name, value in (each.split("=", 1) for each in shlex.split(line)[1:]):
+            for name, value in (each.split("=", 1) for each in shlex.split(line, comments=True)[1:]):
                 os.environ[name] = value.replace(_USUAL, self.mock.root_url)
             return
         if line.startswith(_ELSEWHERE):

@@ -18,8 +18,11 @@ import documents
 import pytest
 from documents import PAGES, ROOT
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 import ratelimit
+from docs.make import picture
 from ratelimit.admission import events
+from ratelimit.testing import run
 from ratelimit.testing.mock import MockServer
 
 
@@ -82,6 +85,15 @@ async def test_every_public_name_has_an_example_that_works(name: str, monkeypatc
         told = io.StringIO()
         result = await asyncio.to_thread(doctest.DocTestRunner().run, examples, out=told.write)
     assert result.failed == 0, told.getvalue()
+
+
+def test_the_picture_is_of_the_panel_there_is(tmp_path: Path) -> None:
+    """Its words: what is counted may differ by one or two from machine to machine."""
+    made, kept = run(picture.picture(tmp_path)), picture.PICTURE.read_text("utf-8")
+    said, shown = (re.findall(r"[A-Za-z]{2,}", " ".join(re.findall(r">([^<]+)</text>", text))) for text in (made, kept))
+    assert said == shown
+    assert "RPM" in shown
+    assert not re.search(r"url\(['\"]?http", kept), "nothing is fetched to show it"
 
 
 def test_a_reader_has_few_names_to_learn() -> None:

@@ -97,7 +97,7 @@ def _json(found: Survey, plans: list[TierPlan]) -> str:
 
 
 def _show(found: Survey, plans: list[TierPlan]) -> None:
-    click.echo(f"{found.rows:,} requests" + _sampled(found))
+    click.echo(f"{found.rows:,} request{'' if found.rows == 1 else 's'}" + _sampled(found))
     for number, text in sorted(found.problems.items())[:_SHOWN]:
         click.echo(f"line {number}: {printable(text)}")
     if len(found.problems) > _SHOWN:

@@ -54,7 +54,10 @@ class Summary:
             f"answered {self.answered:,} in {duration(self.seconds)} ({rate:,.0f} a minute){before}",
             f"tokens   {self.input_tokens:,} in, {self.output_tokens:,} out, ${self.cost:,.4f}"
             + (f" ({self.unpriced:,} answers of models without a price)" if self.unpriced else ""),
-            f"sent     {self.attempts:,} requests: {self.retried:,} again, {self.refused:,} refused by a limit",
+            (
+                f"sent     {self.attempts:,} request{'' if self.attempts == 1 else 's'}: {self.retried:,} again, "
+                f"{self.refused:,} refused by a limit"
+            ),
         ]
         if self.batched:
             live = f", {self.answered - self.batched:,} live" if self.answered > self.batched else ""
