@@ -37,6 +37,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def test_every_page_is_found_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in text] == []
+
+
 @pytest.mark.parametrize("name", ratelimit.__all__)
 def test_every_public_name_is_explained(name: str) -> None:
     assert getattr(ratelimit, name) is not None
