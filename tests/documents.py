@@ -41,15 +41,16 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
         yield match[1], match[2]
 
 
-def foreign(source: str) -> bool:
-    """Return whether a block needs a library that is installed in environments of its own only."""
-    return bool(_FOREIGN.search(source))
+def foreign(source: str) -> set[str]:
+    """Return which libraries a block needs that are installed in environments of their own only."""
+    return set(_FOREIGN.findall(source))
 
 
 class Reader:
-    """Somebody who does what a page says."""
+    """Somebody who does what a page says, and has these libraries besides."""
 
-    def __init__(self, place: Path, mock: MockServer) -> None:
+    def __init__(self, place: Path, mock: MockServer, *libraries: str) -> None:
+        self.libraries = set(libraries)
         self.place = place
         self.mock = mock
         self.names: dict[str, Any] = {"send": _send, "send_for_headers": _send_for_headers}
@@ -62,7 +63,7 @@ class Reader:
             if language == "console":
                 for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
                     self._console(line, where)
-            elif not foreign(text):
+            elif foreign(text) <= self.libraries:
                 self._python(text, where)
 
     def _console(self, line: str, where: str) -> None:
