@@ -61,7 +61,8 @@ class Gate:
         size = measure(body, path)
         model = self._find(size.model)
         lane = self.scheduler.lane(self._lane_of(size, model))
-        charging = self._charging.setdefault(lane.name, Charging(self._formula))
+        if (charging := self._charging.get(lane.name)) is None:
+            charging = self._charging[lane.name] = Charging(self._formula)
         minute = _minute(lane.ledger.quota)
         check(size, model, minute.limit if minute else None)
         asked = Asked(size, model, charging, self.charges)

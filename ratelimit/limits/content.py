@@ -36,9 +36,9 @@ _CAPS: dict[Endpoint, tuple[str, ...]] = {
 _LARGEST = 10**12
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # to freeze so many fields would cost as much as the walk itself
 class Size:
-    """What a request's body amounts to. `utf8_bytes` and `characters` are of all `texts` together.
+    """What a request's body amounts to; nobody changes it. `utf8_bytes` and `characters` are of all `texts` together.
 
     `given` counts tokens that came as integers instead of text. `unseen` says that the server will add input that the
     body does not show (an earlier response, a stored prompt, a file, sound), so every count here is a lower bound.

@@ -45,9 +45,9 @@ _STATUSES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would treble the price of what is made for every reply
 class Verdict:
-    """What to do about one attempt, and what it taught."""
+    """What to do about one attempt, and what it taught; nobody changes it."""
 
     kind: Kind
     observed: Observed
