@@ -3,29 +3,24 @@
 Side by side in one run: a bare `aiolimiter` acquire loop, an `asyncio.Semaphore`, and the scheduler, each with the same
 tasks: many contend, each is admitted, yields once and ends. Rounds alternate, so that a busy machine is busy for all.
 
-    python bench/admission.py [--tasks 20000] [--rounds 5] [--wakes 400] [--out bench/results/admission.json]
+    python -m bench admission [--quick] [--tasks 20000] [--rounds 5] [--wakes 400]
 
-Exits 1 if a target is missed: at least 0.25 of the semaphore's rate, and a wake-up at most 5 ms late in 99 of 100.
+Ends with 1 if a target is missed: at least 0.25 of the semaphore's rate, and a wake-up at most 5 ms late in 99 of 100.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import platform
 import random
 import statistics
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import version
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from aiolimiter import AsyncLimiter
 
+from bench.record import Record, Row, concluded, machine, parser_of, place, versions
 from ratelimit.admission.scheduler import Scheduler
 from ratelimit.limits.bucket import MINUTE, Limit
 
@@ -101,55 +96,45 @@ def percentiles(late: list[float]) -> dict[str, float]:
     return {"p50": round(late[len(late) // 2], 3), "p99": round(late[int(len(late) * 0.99)], 3)}
 
 
-def measure(tasks: int, rounds: int, wakes: int) -> dict[str, Any]:
-    """Return the medians of so many rounds, and the lateness of so many wake-ups."""
+def measure(tasks: int, rounds: int, wakes: int) -> list[Row]:
+    """The medians of so many rounds, and the lateness of so many wake-ups."""
     ways: dict[str, Callable[[int], Awaitable[float]]] = {
-        "aiolimiter": limiter,
-        "semaphore": semaphore,
-        "scheduler": scheduler,
+        "bare aiolimiter": limiter,
+        "asyncio.Semaphore": semaphore,
+        "the scheduler": scheduler,
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             found[name].append(asyncio.run(_awaited(way, tasks)))
-    per_second = {name: round(statistics.median(rates)) for name, rates in found.items()}
-    return {
-        "admissions_per_second": per_second,
-        "scheduler_to_semaphore": round(per_second["scheduler"] / per_second["semaphore"], 3),
-        "late_ms": percentiles(asyncio.run(lateness(wakes))),
-        "bare_sleep_late_ms": percentiles(asyncio.run(sleep_lateness(wakes))),
-    }
+    rows: list[Row] = [{"what": name, "per_second": round(statistics.median(rates))} for name, rates in found.items()]
+    mine = rows[-1]
+    mine["to_semaphore"] = round(mine["per_second"] / rows[1]["per_second"], 3)
+    late, sleep = percentiles(asyncio.run(lateness(wakes))), percentiles(asyncio.run(sleep_lateness(wakes)))
+    mine |= {"late_p50_ms": late["p50"], "late_p99_ms": late["p99"]}
+    return [*rows, {"what": "a bare asyncio.sleep", "sleep_p50_ms": sleep["p50"], "sleep_p99_ms": sleep["p99"]}]
 
 
 async def _awaited(way: Callable[[int], Awaitable[float]], tasks: int) -> float:
     return await way(tasks)
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Measure, print, keep, and judge."""
-    parser = argparse.ArgumentParser(description="Admissions per second and lateness of the scheduler.")
+    parser = parser_of("admission", __doc__, "two short rounds")
     parser.add_argument("--tasks", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--wakes", type=int, default=400)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "admission.json")
-    options = parser.parse_args()
-    result = measure(options.tasks, options.rounds, options.wakes)
-    passed = result["scheduler_to_semaphore"] >= LEAST_RATIO and result["late_ms"]["p99"] <= LATEST_MS
-    result |= {
-        "targets": {"scheduler_to_semaphore": LEAST_RATIO, "late_ms_p99": LATEST_MS},
-        "passed": passed,
-        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": {"aiolimiter": version("aiolimiter"), "ratelimit-scheduler": version("ratelimit-scheduler")},
-        "seed": SEED,
-        "command": f"bench/admission.py --tasks {options.tasks} --rounds {options.rounds} --wakes {options.wakes}",
-    }
-    text = json.dumps(result, indent=2) + "\n"
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text, encoding="utf-8")
-    print(text, end="")
-    return 0 if passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    options = parser.parse_args(arguments)
+    sizes = (5_000, 2, 50) if options.quick else (options.tasks, options.rounds, options.wakes)
+    before = machine()
+    record = Record(
+        bench="admission",
+        rows=measure(*sizes),
+        targets={"to_semaphore": f">= {LEAST_RATIO:g}", "late_p99_ms": f"<= {LATEST_MS:g}"},
+        command=" ".join(["python -m bench admission", *arguments]),
+        seed=SEED,
+        machine=before,
+        versions=versions("aiolimiter"),
+    )
+    return concluded(record, place(options, "admission"))

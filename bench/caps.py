@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bench import cells, real
-from bench.record import RESULTS, Progress, Record, machine, table, versions
+from bench.record import Progress, Record, Targets, concluded, machine, parser_of, place, versions
 from ratelimit.limits.bucket import DAY, MINUTE, Limit
 from ratelimit.limits.tiers import TIERS, Model, load
 from ratelimit.testing.mock.charges import Profile
@@ -31,7 +31,7 @@ LEAST = 0.995
 QUICK = {"free", "tier-1", "tier-2"}
 SMALL = 1000  # RPM: up to this, for quick runs and for services that count or charge otherwise
 _CHAT_MODEL = "gpt-4.1"  # its window takes whatever a tier allows
-_COLUMNS = ("model", "tier", "bound", "cap", "achieved", "utilisation", "refused", "wait_p50", "wait_p99", "passed")
+_COLUMNS = ("model", "tier", "bound", "cap", "achieved", "utilisation", "refused", "wait_p50", "wait_p99")
 _FIT = {"RPM": ("requests", MINUTE), "TPM": ("tokens", MINUTE), "RPD": ("requests", DAY)}
 
 
@@ -97,21 +97,17 @@ def virtual(options: argparse.Namespace) -> Record:
         progress.say(f"{first.model.name} {first.tier} {first.bound}")
         if played is None:
             continue
-        passed = verdict(played, options.enforce)
         for cell in group:
             cap = cell.amount(cell.bound) or 0
             head = {"model": cell.model.name, "tier": cell.tier}
             scaled = {"cap": cap, "achieved": round(played["utilisation"] * cap, 1)}
-            rows.append({**head, **played, **scaled, "played_as": f"{first.model.name} {first.tier}", "passed": passed})
+            rows.append({**head, **played, **scaled, "played_as": f"{first.model.name} {first.tier}"})
     order = {name: place for place, name in enumerate(load().models)}
     rows.sort(key=lambda row: (order[row["model"]], TIERS.index(row["tier"])))
     return Record(
         bench="caps",
         rows=rows,
-        targets={"utilisation": LEAST, "refused": 0}
-        if options.enforce == "bucket"
-        else {"refused in the second half": 0},
-        passed=bool(rows) and all(row["passed"] for row in rows),
+        targets=targets(options.enforce),
         command=command(options),
         seed=options.seed,
         notes=[f"enforcement: {options.enforce}", f"charge: {options.charge or 'known beforehand'}"],
@@ -120,15 +116,15 @@ def virtual(options: argparse.Namespace) -> Record:
     )
 
 
-def verdict(played: dict[str, Any], enforce: str) -> bool:
-    """Return whether a cell uses its cap and is not refused.
+def targets(enforce: str) -> Targets:
+    """Return what a cell is judged by: that it uses its cap and is not refused.
 
     A service that does not refill continuously refuses the opening burst of anybody who trusts the documents, and says
     nothing of how much it will admit: there it counts that refusals end.
     """
     if enforce != "bucket":
-        return bool(played["refused_late"] == 0)
-    return bool(played["utilisation"] >= LEAST and played["refused"] == 0)
+        return {"refused_late": "<= 0"}
+    return {"utilisation": f">= {LEAST:g}", "refused": "<= 0"}
 
 
 def command(options: argparse.Namespace) -> str:
@@ -148,18 +144,15 @@ def file_of(options: argparse.Namespace) -> Path:
     parts = ["caps", "real" if options.real else "virtual"]
     parts += [] if options.enforce == "bucket" else [options.enforce]
     parts += [options.charge] if options.charge else []
-    return RESULTS / ("quick" if options.quick or options.tier or options.model else ".") / ("-".join(parts) + ".json")
+    return place(options, "-".join(parts), partial=bool(options.tier or options.model))
 
 
 def main(arguments: list[str]) -> int:
     """Play, print, keep, and judge."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench caps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("caps", __doc__, "fewer cells, shorter")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--virtual", action="store_true", help="every cell, on a virtual clock")
     how.add_argument("--real", action="store_true", help="a few cells over sockets, 70 s each")
-    parser.add_argument("--quick", action="store_true", help="fewer cells, shorter")
     parser.add_argument("--every", action="store_true", help="each cell by itself")
     parser.add_argument("--enforce", default="bucket", choices=("bucket", "sliding", "fixed", "quantised"))
     parser.add_argument("--charge", choices=get_args(Profile), help="estimate charges, of a server that charges so")
@@ -167,13 +160,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", action="append")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     record = real.measure(options, command(options)) if options.real else virtual(options)
-    record.write(options.out or file_of(options))
-    failed = [row for row in record.rows if not row["passed"]]
-    sys.stdout.write(table(failed if len(record.rows) > 40 else record.rows, _COLUMNS) + "\n")
-    sys.stdout.write(f"{len(record.rows) - len(failed)} of {len(record.rows)} cells pass\n")
-    if failed:
-        sys.stdout.write(f"{len(failed)} miss the target: {dict(record.targets)}\n")
-    return 0 if record.passed else 1
+    failed = sum(record.fails(row) for row in record.rows)
+    sys.stdout.write(f"{len(record.rows) - failed} of {len(record.rows)} cells pass\n")
+    return concluded(record, file_of(options), _COLUMNS)

@@ -6,29 +6,23 @@ day and tokens per minute, large enough that nothing waits; each hold is settled
 something is given back. What a request that is really sent costs beside that (its mark, the meter) is reported and not
 judged.
 
-    python bench/core.py [--rounds 60] [--calls 5000] [--seed 1] [--out bench/results/core.json]
+    python -m bench core [--quick] [--rounds 60] [--calls 5000] [--seed 1]
 
-Prints one JSON object; ends with 1 above a ratio of 2.
+Ends with 1 above a ratio of 2.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
-import os
-import platform
 import random
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
-from pathlib import Path
 
 from aiolimiter import AsyncLimiter
 
+from bench.record import Record, Row, concluded, machine, parser_of, place, versions
 from ratelimit.limits.bucket import DAY, MINUTE, Limit
 from ratelimit.limits.quota import Cost, Hold, Quota
 
@@ -77,8 +71,8 @@ def draw(seed: int, calls: int) -> list[tuple[Cost, Cost]]:
     ]
 
 
-async def measure(rounds: int, calls: int, seed: int) -> dict[str, float]:
-    """The medians of interleaved rounds; the first of each kind warms up and is not counted."""
+async def measure(rounds: int, calls: int, seed: int) -> dict[str, list[float]]:
+    """Seconds per call in interleaved rounds; the first of each kind warms up and is not counted."""
     costs = draw(seed, calls)
     kinds: dict[str, Round] = {
         "acquire": acquire,
@@ -92,49 +86,39 @@ async def measure(rounds: int, calls: int, seed: int) -> dict[str, float]:
             seen[name].append(await run(calls))
         gc.collect()
     gc.enable()
-    microseconds = {name: statistics.median(times[1:]) * 1e6 for name, times in seen.items()}
-    ratios = [ours / theirs for ours, theirs in zip(seen["reserve and settle"], seen["acquire"], strict=True)][1:]
-    with_sent = [ours / theirs for ours, theirs in zip(seen["reserve, sent and settle"], seen["acquire"], strict=True)][
-        1:
-    ]
-    return {
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_lowest": round(min(ratios), 3),
-        "ratio_highest": round(max(ratios), 3),
-        "ratio_with_sent": round(statistics.median(with_sent), 3),
-        **{f"us_{name.replace(', ', '_').replace(' ', '_')}": round(value, 3) for name, value in microseconds.items()},
-    }
+    return {name: times[1:] for name, times in seen.items()}
 
 
-def main() -> int:
-    """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def rows_of(seen: dict[str, list[float]]) -> list[Row]:
+    """Each kind beside the acquires of the same rounds."""
+    acquires, found = seen["acquire"], list[Row]()
+    for name, times in seen.items():
+        row: Row = {"what": name, "us": round(statistics.median(times) * 1e6, 3)}
+        if times is not acquires:
+            ratios = sorted(mine / theirs for mine, theirs in zip(times, acquires, strict=True))
+            row["times"] = round(statistics.median(ratios), 3)
+            row |= {"lowest": round(ratios[0], 3), "highest": round(ratios[-1], 3)}
+        found.append(row)
+    found[1]["ratio"] = found[1]["times"]  # of the two, this is what is judged
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, keep, and judge."""
+    parser = parser_of("core", __doc__, "ten rounds")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--calls", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    figures = asyncio.run(measure(options.rounds, options.calls, options.seed))
-    result = {
-        "what": "reserve + settle over three buckets / one uncontended aiolimiter acquire",
-        "target": TARGET,
-        **figures,
-        "rounds": options.rounds,
-        "calls": options.calls,
-        "seed": options.seed,
-        "command": f"python bench/core.py --rounds {options.rounds} --calls {options.calls} --seed {options.seed}",
-        "python": platform.python_version(),
-        "aiolimiter": version("aiolimiter"),
-        "ratelimit-scheduler": version("ratelimit-scheduler"),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    return int(figures["ratio"] > TARGET)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    options = parser.parse_args(arguments)
+    before, rounds = machine(), 10 if options.quick else options.rounds
+    record = Record(
+        bench="core",
+        rows=rows_of(asyncio.run(measure(rounds, options.calls, options.seed))),
+        targets={"ratio": f"<= {TARGET:g}"},
+        command=" ".join(["python -m bench core", *arguments]),
+        seed=options.seed,
+        notes=[f"medians of {rounds} rounds of {options.calls:,} calls"],
+        machine=before,
+        versions=versions("aiolimiter"),
+    )
+    return concluded(record, place(options, "core"))

@@ -1,9 +1,12 @@
 """What the drop-in costs: the official SDK bare and limited, in turns, against one server on this machine.
 
-Run it with an environment that has the SDK, such as `.venv-sdk3/bin/python bench/dropin.py` after `make sdk-envs`. The
-server runs in a process of its own, answers at once and limits nothing, and the client's limits are out of reach: what
-is left is the work of being limited. Rounds alternate, so that what else the machine does falls on both; the medians
-are compared. Exit code 1: more than a tenth of the SDK's own CPU time or throughput.
+The server runs in a process of its own, answers at once and limits nothing, and the client's limits are out of reach:
+what is left is the work of being limited. Rounds alternate, so that what else the machine does falls on both; each is
+compared with the other of its round. The SDK lives in an environment of its own, made on first use.
+
+    python -m bench dropin [--quick] [--rounds 21]
+
+Ends with 1 above a tenth of the SDK's own processor time or throughput.
 """
 
 from __future__ import annotations
@@ -11,16 +14,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
+from bench import envs
+from bench.record import Progress, Record, Row, concluded, machine, parser_of, place, versions
 from ratelimit.limits.tiers import Model, Table, TierLimits
 from ratelimit.openai import rate_limited
 from ratelimit.testing.mock import Limits, MockServer
@@ -37,7 +39,7 @@ BODY: dict[str, Any] = {
 }
 PLENTY = 1_000_000_000
 MOST = 0.10
-RESULTS = Path(__file__).parent / "results" / "dropin.json"
+BARE, OURS = "the SDK", "the SDK with the drop-in"
 
 
 async def serve() -> None:
@@ -67,73 +69,67 @@ async def measure(base_url: str, rounds: int, requests: int, concurrency: int) -
         openai.AsyncOpenAI(base_url=base_url, api_key="sk-bench") as bare,
         openai.AsyncOpenAI(base_url=base_url, api_key="sk-bench") as second,
     ):
-        clients = {"sdk": bare, "drop-in": rate_limited(second, table=limits)}
+        clients = {BARE: bare, OURS: rate_limited(second, table=limits)}
         for client in clients.values():
             await one_round(client, requests, concurrency)
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
+        progress = Progress(rounds)
         for number in range(rounds):
             for name in sorted(clients, reverse=number % 2 == 0):
                 found[name].append(await one_round(clients[name], requests, concurrency))
+            progress.say(f"{found[OURS][-1][1] / found[BARE][-1][1]:.3f} of the SDK's processor time")
         return found
 
 
-def report(found: dict[str, list[tuple[float, float]]], options: argparse.Namespace) -> bool:
-    openai: Any = importlib.import_module("openai")
-    rows = {
-        name: {
-            "requests_per_second": round(statistics.median(rate for rate, _ in rounds)),
-            "cpu_us_per_request": round(statistics.median(cpu for _, cpu in rounds)),
+def rows_of(found: dict[str, list[tuple[float, float]]]) -> list[Row]:
+    """The medians of each, and what the drop-in costs beside the SDK of the same round."""
+    rows: list[Row] = [
+        {
+            "what": name,
+            "per_second": round(statistics.median(rate for rate, _ in rounds)),
+            "cpu_us": round(statistics.median(cpu for _, cpu in rounds)),
         }
         for name, rounds in found.items()
-    }
-    pairs = list(zip(found["sdk"], found["drop-in"], strict=True))
+    ]
+    pairs = list(zip(found[BARE], found[OURS], strict=True))
     cpu = statistics.median(ours[1] / theirs[1] for theirs, ours in pairs) - 1
     throughput = 1 - statistics.median(ours[0] / theirs[0] for theirs, ours in pairs)
-    reached = cpu <= MOST and throughput <= MOST
-    result = {
-        "openai": openai.__version__,
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "rounds": options.rounds,
-        "requests_per_round": options.requests,
-        "concurrency": options.concurrency,
-        "medians": rows,
-        "more_cpu": round(cpu, 4),
-        "less_throughput": round(throughput, 4),
-        "target": f"at most {MOST:.0%} of either",
-        "reached": reached,
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    for name, row in rows.items():
-        print(f"{name:8} {row['requests_per_second']:6,} requests/s {row['cpu_us_per_request']:6,} us CPU each")
-    print(
-        f"drop-in: {cpu:+.1%} CPU, {-throughput:+.1%} throughput; "
-        f"at most {MOST:.0%} of either: {'reached' if reached else 'missed'}"
-    )
-    return reached
+    rows[-1] |= {"more_cpu": round(cpu, 4), "less_throughput": round(throughput, 4)}
+    return rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=11)
+def main(arguments: list[str]) -> int:
+    """Measure, print, keep, and judge."""
+    parser = parser_of("dropin", __doc__, "five rounds")
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--concurrency", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.serve:
         asyncio.run(serve())
         return 0
-    with subprocess.Popen(
-        [sys.executable, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
+    if find_spec("openai") is None:  # where we are developed there is no SDK: on with one that has both
+        try:
+            python = envs.python_of("dropin", ("openai[aiohttp]", "-e", str(envs.ROOT)))
+        except envs.CannotInstall as why:
+            sys.stderr.write(f"the drop-in is not measured, for there is no SDK: {why}\n")
+            return 1
+        return subprocess.run([str(python), "-m", "bench", "dropin", *arguments], check=False, cwd=envs.ROOT).returncode
+    before, rounds = machine(), 5 if options.quick else options.rounds
+    serving = [sys.executable, "-c", "import sys; from bench.dropin import main; main(sys.argv[1:])", "--serve"]
+    with subprocess.Popen(serving, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=envs.ROOT) as server:
         assert server.stdout is not None
         base_url = server.stdout.readline().strip()
-        found = asyncio.run(measure(base_url, options.rounds, options.requests, options.concurrency))
+        found = asyncio.run(measure(base_url, rounds, options.requests, options.concurrency))
         server.communicate()
-    return 0 if report(found, options) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    record = Record(
+        bench="dropin",
+        rows=rows_of(found),
+        targets={"more_cpu": f"<= {MOST:g}", "less_throughput": f"<= {MOST:g}"},
+        command=" ".join(["python -m bench dropin", *arguments]),
+        notes=[f"medians of {rounds} rounds of {options.requests} requests, {options.concurrency} in flight"],
+        machine=before,
+        versions=versions("openai", "aiohttp"),
+    )
+    return concluded(record, place(options, "dropin"))

@@ -6,17 +6,15 @@ posts the same bodies, as many at once, and reads the replies. Memory is sampled
 jobs of two minutes, one bound by requests a minute and one by tokens, and compares their time with the least that the
 limits allow.
 
-    python bench/jobs.py [--rows 20000] [--real] [--out bench/results/jobs.json]
+    python -m bench jobs [--quick] [--rows 20000] [--real]
 
-Prints one JSON object; ends with 1 where a target is missed.
+Ends with 1 where a target is missed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import re
 import resource
 import subprocess
@@ -26,12 +24,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-TARGETS = {"peak_mb": 200.0, "growth": 1.1, "resume_s": 10.0, "bare": 0.7, "fluid": 0.98}
+from bench.record import Progress, Record, concluded, machine, parser_of, place, versions
+
+TARGETS = {"peak_mb": "<= 200", "growth": "<= 1.1", "resume_s": "<= 10", "to_bare": ">= 0.7", "fluid": ">= 0.98"}
 RATELIMIT = [sys.executable, "-m", "ratelimit"]
 IN_FLIGHT = 100
 UNLIMITED = ["--rpm", "100000000", "--tpm", "1000000000000"]
@@ -142,6 +141,7 @@ def plain(rows: int) -> dict[str, Any]:
     peak = max(megabytes for _, megabytes in ours["memory"])
     each, each_bare = (ours["cpu"] - start) / rows, (theirs - start_bare) / rows
     return {
+        "what": "no limit in the way",
         "rows": rows,
         "seconds": round(ours["summary"]["seconds"], 1),
         "peak_mb": round(peak, 1),
@@ -149,7 +149,7 @@ def plain(rows: int) -> dict[str, Any]:
         "resume_s": None if resumed["first_sent"] is None else round(resumed["first_sent"], 2),
         "cpu_us": round(each * 1e6),
         "cpu_us_bare": round(each_bare * 1e6),
-        "bare": round(each_bare / each, 3),
+        "to_bare": round(each_bare / each, 3),
     }
 
 
@@ -170,6 +170,7 @@ def real(kind: str) -> dict[str, Any]:
     least = (need - limit) / limit * 60
     seconds = done["summary"]["seconds"]
     return {
+        "what": f"bound by {kind}",
         "rows": rows,
         "least_s": round(least, 2),
         "seconds": round(seconds, 2),
@@ -178,37 +179,26 @@ def real(kind: str) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> int:
+    """Measure, print, keep, and judge."""
+    options = parser_of("jobs", __doc__, "2,000 rows")
     options.add_argument("--rows", type=int, default=20_000)
     options.add_argument("--real", action="store_true", help="also the two jobs of two minutes")
-    options.add_argument("--out", type=Path)
-    given = options.parse_args()
-    found: dict[str, Any] = {
-        "command": "python " + " ".join(sys.argv),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("aiohttp", "msgspec")}},
-        "targets": TARGETS,
-        "job": plain(given.rows),
-    }
-    missed = [
-        name
-        for name in ("peak_mb", "growth", "resume_s", "bare")
-        if (found["job"][name] < TARGETS[name] if name == "bare" else (found["job"][name] or 0) > TARGETS[name])
-    ]
-    if given.real:
-        for kind in ("RPM", "TPM"):
-            found[kind] = real(kind)
-            if found[kind]["fluid"] < TARGETS["fluid"]:
-                missed.append(f"fluid, {kind}")
-    found["missed"] = missed
-    text = json.dumps(found, indent=2)
-    print(text)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(text + "\n", encoding="utf-8")
-    return 1 if missed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    given = options.parse_args(arguments)
+    before, rows = machine(), 2_000 if given.quick else given.rows
+    kinds = ("RPM", "TPM") if given.real else ()
+    progress, found = Progress(1 + len(kinds)), [plain(rows)]
+    progress.say("unlimited")
+    for kind in kinds:
+        found.append(real(kind))
+        progress.say(f"bound by {kind}")
+    targets = {name: target for name, target in TARGETS.items() if given.real or name != "fluid"}
+    record = Record(
+        bench="jobs",
+        rows=found,
+        targets=targets,
+        command=" ".join(["python -m bench jobs", *arguments]),
+        machine=before,
+        versions=versions("aiohttp", "msgspec"),
+    )
+    return concluded(record, place(given, "jobs"))

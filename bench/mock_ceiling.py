@@ -7,9 +7,9 @@ run, and the medians compared. The constant has the size of the mock's answer an
 What is compared is requests per second *of a core*, from the processor time each server has used: it is what the
 clock shows on an idle machine, and does not change when others share the cores. The clock's figure stands beside it.
 
-    python bench/mock_ceiling.py [--rounds 5] [--seconds 2] [--connections 64]
+    python -m bench mock_ceiling [--quick] [--rounds 5] [--seconds 2] [--connections 64]
 
-Prints one JSON object; ends with 1 below a ratio of 0.7 to an application with one route. A server with no router at
+Ends with 1 below a ratio of 0.7 to an application with one route. A server with no router at
 all, aiohttp's barest, is shown too.
 """
 
@@ -29,9 +29,11 @@ from typing import Any
 
 from aiohttp import web
 
+from bench.record import Progress, Record, Row, concluded, machine, parser_of, place, versions
 from ratelimit.testing.mock import Limits, MockServer
 
 TARGET = 0.7
+NAMES = {"mock": "the mock", "handler": "aiohttp without a router", "application": "aiohttp with one route"}
 MANY = 10_000_000
 
 
@@ -165,61 +167,79 @@ async def serve_bare(kind: str, size: int, headers: int) -> None:
 def start(*arguments: str) -> Server:
     """Starts a server and reads its port."""
     process = subprocess.Popen(  # the command is this very file
-        [sys.executable, __file__, "--serve", *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "bench.mock_ceiling", "--serve", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
     )
     assert process.stdout is not None
     return Server(process, int(process.stdout.readline()))
 
 
-def measure(rounds: int, seconds: float, connections: int) -> dict[str, Any]:
-    """All servers in turn, and the ratios of the medians."""
+def measure(rounds: int, seconds: float, connections: int) -> list[Row]:
+    """All servers in turn."""
     servers = {"mock": start("mock")}
     try:
         first = asyncio.run(load(servers["mock"], 0.2, 4))
         for name in ("handler", "application"):
             servers[name] = start(name, str(first.size), str(first.headers))
         found: dict[str, list[Measured]] = {name: [] for name in servers}
+        progress = Progress(rounds * len(servers))
         for _ in range(rounds):
             for name, server in servers.items():
                 found[name].append(asyncio.run(load(server, seconds, connections)))
+                progress.say(f"{name}: {found[name][-1].per_second:,.0f} a second")
     finally:
         for server in servers.values():
             server.process.kill()
             server.process.wait()
-    rates = {name: statistics.median(each.per_second for each in runs) for name, runs in found.items()}
-    costs = {name: statistics.median(each.cpu_us for each in runs) for name, runs in found.items()}
-    return {
-        "what": "chat completions per second, 300-byte requests, zero latency, keep-alive",
-        "answer_bytes": first.size,
-        "answer_headers": first.headers,
-        "connections": connections,
-        "per_second": {name: round(rate) for name, rate in rates.items()},
-        "cpu_us_per_request": {name: round(cost, 1) for name, cost in costs.items()},
-        "busy": {name: round(statistics.median(each.busy for each in runs), 2) for name, runs in found.items()},
-        "per_core_second": {name: round(1e6 / cost) for name, cost in costs.items()},
-        "ratio": round(costs["application"] / costs["mock"], 3),
-        "ratio_to_server_without_router": round(costs["handler"] / costs["mock"], 3),
-        "target": TARGET,
-        "cpus": os.cpu_count(),
-        "python": sys.version.split()[0],
+    return rows_of(found)
+
+
+def rows_of(found: dict[str, list[Measured]]) -> list[Row]:
+    """The medians of each server, and the mock beside the others."""
+    rows: dict[str, Row] = {
+        name: {
+            "what": NAMES[name],
+            "per_second": round(statistics.median(each.per_second for each in runs)),
+            "cpu_us": round(cost := statistics.median(each.cpu_us for each in runs), 1),
+            "per_core_second": round(1e6 / cost),
+            "answer_bytes": runs[0].size,
+            "answer_headers": runs[0].headers,
+        }
+        for name, runs in found.items()
     }
+    mine = rows["mock"]
+    mine["to_application"] = round(rows["application"]["cpu_us"] / mine["cpu_us"], 3)
+    mine["to_handler"] = round(rows["handler"]["cpu_us"] / mine["cpu_us"], 3)
+    return list(rows.values())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> int:
+    """Measure, print, keep, and judge."""
+    parser = parser_of("mock_ceiling", __doc__, "two short rounds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--serve", nargs="+", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.serve:
         kind, *sizes = given.serve
         asyncio.run(serve_mock() if kind == "mock" else serve_bare(kind, int(sizes[0]), int(sizes[1])))
         return 0
-    result = measure(given.rounds, given.seconds, given.connections)
-    print(json.dumps(result, indent=2))
-    return 0 if result["ratio"] >= TARGET else 1
+    before = machine()
+    rounds, seconds = (2, 0.5) if given.quick else (given.rounds, given.seconds)
+    record = Record(
+        bench="mock_ceiling",
+        rows=measure(rounds, seconds, given.connections),
+        targets={"to_application": f">= {TARGET:g}"},
+        command=" ".join(["python -m bench mock_ceiling", *arguments]),
+        notes=[f"medians of {rounds} rounds of {seconds:g} s, {given.connections} connections"],
+        machine=before,
+        versions=versions("aiohttp"),
+    )
+    return concluded(record, place(given, "mock_ceiling"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

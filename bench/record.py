@@ -1,17 +1,19 @@
-"""What a run of a bench leaves behind: one JSON file that says what was measured, where, and whether it is enough.
+"""What a run of a bench leaves behind: one JSON file that says what was measured, where, and what it is judged by.
 
-Every figure in the documents is read from such files and from nowhere else. The scripts that can be run by themselves
-print objects of their own; `normalized` gives those the same form, so that readers know one.
+Every figure in the documents is read from such files and from nowhere else. The verdict is not in the file: it is what
+comes of holding the rows against the targets, each time that somebody asks.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import operator
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,24 +21,49 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 _OURS = "ratelimit-scheduler"
-_TOLD = 30.0  # seconds after which a run must say how far it is
+_MANY = 40  # rows above this are not printed, but for those that miss a target
 
 Row = dict[str, Any]
+Targets = Mapping[str, str]
+"""By the name of a figure in a row, what it has to be: `{"ratio": ">= 0.85"}`."""
+
+_BOUNDS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    ">=": ("at least", operator.ge),
+    "<=": ("at most", operator.le),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One run: what it found, as rows, and the targets they were judged by."""
+    """One run: what it found, as rows, and the targets they are judged by."""
 
     bench: str
     rows: list[Row]
-    targets: Mapping[str, Any]
-    passed: bool
+    targets: Targets
     command: str
     seed: int | None = None
     notes: list[str] = field(default_factory=list)
     machine: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def missed(self) -> list[str]:
+        """Every target that some row misses, or that no row has a figure for, in words."""
+        return [text for text, met in self.verdicts if not met]
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was measured, and no target is missed."""
+        return bool(self.rows) and not self.missed
+
+    @property
+    def verdicts(self) -> list[tuple[str, bool]]:
+        """Each target in words, with the figure that comes closest to missing it, and whether it is met."""
+        return [verdict(self.rows, figure, target) for figure, target in self.targets.items()]
+
+    def fails(self, row: Row) -> bool:
+        """Whether a row misses any of the targets."""
+        return not all(meets(row, figure, target) for figure, target in self.targets.items())
 
     def write(self, file: Path) -> None:
         """Keep the run."""
@@ -49,8 +76,56 @@ class Record:
 
     @classmethod
     def read(cls, file: Path) -> Record:
-        """Return what a run has left, or what a script has left in a form of its own."""
-        return cls(**normalized(file.stem, json.loads(file.read_text(encoding="utf-8"))))
+        """Return what a run has left."""
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
+
+
+def meets(row: Row, figure: str, target: str) -> bool:
+    """Return whether a row meets a target; one that has no such figure is not judged by it."""
+    sign, _, bound = target.partition(" ")
+    value = row.get(figure)
+    return value is None or _BOUNDS[sign][1](value, float(bound))
+
+
+def verdict(rows: Iterable[Row], figure: str, target: str) -> tuple[str, bool]:
+    """Return a target in words, with the worst figure there is for it, and whether every row meets it."""
+    rows = list(rows)
+    sign, _, bound = target.partition(" ")
+    words, _ = _BOUNDS[sign]
+    found = [value for row in rows if (value := row.get(figure)) is not None]
+    worst = (min(found) if sign == ">=" else max(found)) if found else None
+    said = f"{figure.replace('_', ' ')} {shown(worst) if found else 'not measured'} ({words} {bound})"
+    return said, bool(found) and all(meets(row, figure, target) for row in rows)
+
+
+def parser_of(bench: str, doc: str | None, quick: str) -> argparse.ArgumentParser:
+    """Return a parser with what every bench can be told; `quick` says what is less then."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m bench {bench}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help=f"{quick}; kept apart, and in no document")
+    parser.add_argument("--out", type=Path, help="where to keep the result")
+    return parser
+
+
+def concluded(record: Record, file: Path, columns: Iterable[str] | None = None) -> int:
+    """Keep a run, print it, say what it misses, and return the exit code."""
+    record.write(file)
+    few = record.rows if len(record.rows) <= _MANY else [row for row in record.rows if record.fails(row)]
+    names = columns or dict.fromkeys(name for row in record.rows for name in row)
+    sys.stdout.write(table(few, names) + "\n")
+    for note in record.notes:
+        sys.stdout.write(f"{note}\n")
+    for text, met in record.verdicts:
+        sys.stdout.write(f"{'met' if met else 'MISSED'}  {text}\n")
+    sys.stdout.flush()
+    return 0 if record.passed else 1
+
+
+def place(options: argparse.Namespace, name: str, *, partial: bool = False) -> Path:
+    """Return where a result belongs: what is quick or only a part overwrites nothing that documents are made of."""
+    apart = options.quick or partial
+    return options.out or (RESULTS / "quick" if apart else RESULTS) / f"{name}.json"
 
 
 def machine() -> dict[str, Any]:
@@ -81,25 +156,6 @@ def versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def normalized(name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a record, made out of what a script of its own form has printed where need be."""
-    if "rows" in raw:
-        return dict(raw)
-    head = {"machine", "python", "versions", "seed", "command", "targets", "target", "passed", "notes"}
-    host = raw.get("machine", "")
-    return {
-        "bench": name,
-        "rows": [{key: value for key, value in raw.items() if key not in head}],
-        "targets": raw.get("targets", {"target": raw["target"]} if "target" in raw else {}),
-        "passed": bool(raw.get("passed", True)),
-        "command": str(raw.get("command", f"python bench/{name}.py")),
-        "seed": raw.get("seed"),
-        "notes": list(raw.get("notes", ())),
-        "machine": host if isinstance(host, dict) else {"system": str(host)},
-        "versions": {**({"python": raw["python"]} if "python" in raw else {}), **raw.get("versions", {})},
-    }
 
 
 class Progress:

@@ -1,10 +1,11 @@
 """How the cost of a request grows with how many there are, how many wait, and over how many lanes they are spread.
 
 `requests` go through the whole client to a mock server in another process that limits nothing; `waiters` stand in one
-lane, on a virtual clock, while a thousand others are admitted ahead of them; `lanes` share as many admissions. Each
+lane, on a virtual clock, while others are admitted ahead of them; `lanes` share as many admissions; `resuming` goes on
+with a job of which ten rows are left. Each
 point is a process of its own, so that its peak memory is its own.
 
-    python -m bench scale [--quick]
+    python -m bench scale [--quick] [--most 1000000]
 """
 
 from __future__ import annotations
@@ -16,23 +17,37 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ratelimit
-from bench.record import RESULTS, Progress, Record, machine, table, versions
+from bench import jobs
+from bench.record import Progress, Record, concluded, machine, parser_of, place, versions
 from bench.server import serving
+from ratelimit.jobs import records
+from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.source import Source
 from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.testing.clock import run
+from ratelimit.wire.messages import Reply
 
 POINTS: dict[str, tuple[int, ...]] = {
-    "requests": (1_000, 3_000, 10_000, 30_000, 100_000),
+    "requests": (1_000, 10_000, 100_000, 1_000_000),
+    "resuming": (1_000, 10_000, 100_000, 1_000_000),
     "waiters": (10, 100, 1_000, 10_000, 100_000),
     "lanes": (1, 3, 10, 30, 100),
 }
-QUICK: dict[str, tuple[int, ...]] = {"requests": (1_000, 3_000), "waiters": (10, 1_000), "lanes": (1, 10)}
+QUICK: dict[str, tuple[int, ...]] = {
+    "requests": (1_000, 3_000),
+    "resuming": (1_000, 10_000),
+    "waiters": (10, 1_000),
+    "lanes": (1, 10),
+}
+LONGEST_RESUME = 60.0  # seconds, of a million rows
 MOST_GROWTH = 2.0  # of the time per request, from the fewest to the most: a heap's logarithm stays below
 _ADMISSIONS = 5_000
 _MANY = 10**9
@@ -109,13 +124,34 @@ async def waiters(many: int) -> dict[str, Any]:
     }
 
 
+async def resuming(many: int) -> dict[str, Any]:
+    """Go on with a job of so many rows of which the last few are left."""
+    with tempfile.TemporaryDirectory() as folder, jobs.mock(*jobs.UNLIMITED) as url:
+        place, left = Path(folder), 10
+        jobs.write(place / "r.jsonl", many, 200)
+        with Journal(place / "o.jsonl") as journal:
+            for row in islice(Source(str(place / "r.jsonl")).rows(), many - left):
+                journal.sending(row)
+                journal.answered(records.answered(row, Reply(200, {}, b'{"choices":[]}')))
+        resumed = jobs.run(url, place, "o.jsonl", *jobs.UNLIMITED)
+    assert resumed["summary"]["answered"] >= left
+    seconds = resumed["first_sent"] or 0.0
+    rss = max(megabytes for _, megabytes in resumed["memory"])
+    return {"rows": many, "resume_s": round(seconds, 2), "rss_mb": round(rss, 1)}
+
+
 async def lanes(many: int) -> dict[str, Any]:
     """Admit over so many lanes, with a thousand waiting in all."""
     _, admitting = await admissions(many, 1_000)
     return {"lanes": many, "us_per_admission": round(admitting, 1), "rss_mb": round(peak_mb(), 1)}
 
 
-WAYS: dict[str, Callable[[int], Awaitable[dict[str, Any]]]] = {"requests": requests, "waiters": waiters, "lanes": lanes}
+WAYS: dict[str, Callable[[int], Awaitable[dict[str, Any]]]] = {
+    "requests": requests,
+    "resuming": resuming,
+    "waiters": waiters,
+    "lanes": lanes,
+}
 
 
 def point(what: str, many: int) -> dict[str, Any]:
@@ -126,56 +162,49 @@ def point(what: str, many: int) -> dict[str, Any]:
     return {"what": what, **found}
 
 
-def growth(rows: list[dict[str, Any]]) -> float:
-    """Return by what factor the time of one grew from the fewest to the most."""
+def growth(rows: list[dict[str, Any]]) -> float | None:
+    """Return by what factor the time of one grew from the fewest to the most; None for what is read from end to end."""
+    if rows[0]["what"] == "resuming":
+        return None
     key = "us_per_request" if rows[0]["what"] == "requests" else "us_per_admission"
-    return float(rows[-1][key] / rows[0][key])
+    return round(float(rows[-1][key] / rows[0][key]), 2)
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print, keep, and judge."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="two points each")
-    parser.add_argument("--million", action="store_true", help="a million requests, too: some ten minutes")
+    parser = parser_of("scale", __doc__, "two points each")
+    parser.add_argument("--most", type=int, default=10**6, help="leave out the points above")
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     if options.point:
         what, many = options.point[0], int(options.point[1])
         way = WAYS[what](many)
-        found = asyncio.run(_awaited(way)) if what == "requests" else run(_awaited(way))
+        found = asyncio.run(_awaited(way)) if what in {"requests", "resuming"} else run(_awaited(way))
         sys.stdout.write(json.dumps(found))
         sys.stdout.flush()
         os._exit(0)  # a hundred thousand cancelled waiters need not be taken down one by one
-    points = {name: (*many, 10**6) if options.million and name == "requests" else many for name, many in POINTS.items()}
-    points = dict(QUICK) if options.quick else points
-    progress, rows, grown = Progress(sum(map(len, points.values()))), list[dict[str, Any]](), {}
+    points = {
+        name: [each for each in many if each <= options.most]
+        for name, many in (QUICK if options.quick else POINTS).items()
+    }
+    progress, rows = Progress(sum(map(len, points.values()))), list[dict[str, Any]]()
     for what, numbers in points.items():
         mine = []
         for many in numbers:
             mine.append(point(what, many))
             progress.say(f"{what} {many:,}")
+        mine[-1] |= {} if (grown := growth(mine)) is None else {"growth": grown}
         rows += mine
-        grown[what] = round(growth(mine), 2)
     record = Record(
         bench="scale",
         rows=rows,
-        targets={"most growth": MOST_GROWTH},
-        passed=all(factor <= MOST_GROWTH for factor in grown.values()),
-        command="python -m bench scale" + (" --quick" if options.quick else "") + (" --million" * options.million),
-        notes=[f"time for each grew by {factor} with {what}" for what, factor in grown.items()],
+        targets={"growth": f"<= {MOST_GROWTH:g}", "resume_s": f"<= {LONGEST_RESUME:g}"},
+        command=" ".join(["python -m bench scale", *arguments]),
+        notes=[f"the time of one grew by {row['growth']:g} with {row['what']}" for row in rows if "growth" in row],
         machine=machine(),
         versions=versions("aiohttp", "aiolimiter"),
     )
-    record.write(options.out or (RESULTS / "quick" if options.quick else RESULTS) / "scale.json")
-    for what in points:
-        mine = [row for row in rows if row["what"] == what]
-        sys.stdout.write(table(mine, mine[0]) + f"\ngrew by {grown[what]}\n")
-    if not record.passed:
-        sys.stdout.write(f"the target is missed: {dict(record.targets)}\n")
-    return 0 if record.passed else 1
+    return concluded(record, place(options, "scale"))
 
 
 async def _awaited(way: Awaitable[dict[str, Any]]) -> dict[str, Any]:

@@ -8,17 +8,15 @@ they were in the second: the first belongs to warming up.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ratelimit
-from bench.record import RESULTS, Progress, Record, machine, versions
+from bench.record import Progress, Record, concluded, machine, parser_of, place, versions
 from bench.server import Mock, serving
 
 MODEL = "gpt-4o-mini"
@@ -95,13 +93,9 @@ async def soak(mock: Mock, tier: str, seconds: float) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> int:
     """Soak, print, keep, and judge."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="two minutes")
+    parser = parser_of("soak", __doc__, "two minutes")
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--tier", default="tier-5")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     seconds = 120.0 if options.quick else options.seconds
     faults = [part for fault in FAULTS for part in ("--fault", fault)]
@@ -110,19 +104,17 @@ def main(arguments: list[str]) -> int:
         stats = mock.stats()
     found["refused"] = sum(stats["refused"].values())
     found["faults"] = sum(stats["faults"].values())
-    passed = found["lost"] == 0 and found["tasks_left"] == 0
-    passed = passed and max(found["memory_growth"], found["tasks_growth"]) <= MOST_GROWTH
     record = Record(
         bench="soak",
         rows=[found],
-        targets={"memory_growth": MOST_GROWTH, "tasks_growth": MOST_GROWTH, "lost": 0, "tasks_left": 0},
-        passed=passed,
+        targets={
+            "memory_growth": f"<= {MOST_GROWTH:g}",
+            "tasks_growth": f"<= {MOST_GROWTH:g}",
+            "lost": "<= 0",
+            "tasks_left": "<= 0",
+        },
         command=f"python -m bench soak --seconds {seconds:g} --tier {options.tier}",
         machine=machine(),
         versions=versions("aiohttp", "aiolimiter"),
     )
-    record.write(options.out or (RESULTS / "quick" if options.quick else RESULTS) / "soak.json")
-    sys.stdout.write("\n".join(f"{name:<14} {value}" for name, value in found.items()) + "\n")
-    if not passed:
-        sys.stdout.write(f"the target is missed: {dict(record.targets)}\n")
-    return 0 if passed else 1
+    return concluded(record, place(options, "soak"))

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bench import plots
-from bench.record import Record, Row, shown
+from bench.record import Record, Row, meets, shown
 
 Results = Mapping[str, Record]
-_MANY = 40  # a script's result with more figures than this is not for a table
 
 
 def markdown(heads: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
@@ -51,7 +50,7 @@ def caps_virtual(record: Record) -> str:
             rows[0]["refused"],
             rows[0]["wait_p50"],
             rows[0]["wait_p99"],
-            "met" if rows[0]["passed"] else "**missed**",
+            "**missed**" if record.fails(rows[0]) else "met",
         )
         for (bound, name), rows in sorted(played.items())
     ]
@@ -96,7 +95,7 @@ def caps_real(record: Record) -> str:
             row["refused"],
             row["cpu_us"],
             row["load_after"],
-            "met" if row["passed"] else "**missed**",
+            "**missed**" if record.fails(row) else "met",
         )
         for row in record.rows
     ]
@@ -133,46 +132,113 @@ def peers(record: Record) -> str:
             for row in rows
         ]
         head = f"**{name}**: {rows[0]['what']}; {rows[0]['requests']:,} requests, at best {rows[0]['bound']:g} s."
-        parts += [" ".join([head, *standing(rows)]), markdown(heads, lines)]
+        parts += [" ".join([head, *standing(record, rows)]), markdown(heads, lines)]
     made = ", ".join(f"{name} {number}" for name, number in record.versions.items() if "(" in name)
     parts += [f"Versions: {made}.", *(f"{note}." for note in record.notes), origin(record)]
     return "\n\n".join(parts)
 
 
-def standing(rows: Iterable[Row]) -> list[str]:
-    """Return where we are not first or equal, or not the least refused."""
-    found = []
-    for row in rows:
-        if row.get("first") is False:
-            found.append("**Not first here.**")
-        if row.get("fewest") is False:
-            found.append("**Not the fewest 429s here.**")
-    return found
+_STANDING = {
+    "behind": "Not first here.",
+    "more_refused": "Not the fewest 429s here.",
+    "not_once": "Not each once here.",
+}
 
 
-def script(record: Record) -> str:
-    """Return the figures of a script, flattened to one name each."""
-    lines = [line for row in record.rows for line in flat("", row)]
-    targets = ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in record.targets.items())
-    told = f"Target: {targets}." if targets else ""
-    table = markdown(("Figure", "value"), lines[:_MANY])
-    return "\n\n".join(part for part in (table, told, origin(record)) if part)
+def standing(record: Record, rows: Iterable[Row]) -> list[str]:
+    """Return which targets we miss among some rows."""
+    mine = [row for row in rows if record.fails(row)]
+    return [
+        f"**{text}**"
+        for name, text in _STANDING.items()
+        if not all(meets(row, name, record.targets[name]) for row in mine)
+    ]
 
 
-def flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
-    """Yield what is nested as names with dots."""
-    match value:
-        case dict():
-            for key, each in value.items():
-                yield from flat(f"{prefix}.{key}" if prefix else str(key), each)
-        case list():
-            for number, each in enumerate(value):
-                yield from flat(f"{prefix}[{number}]", each)
-        case int() | float():
-            yield prefix, value
-        case _:
-            if len(str(value)) <= 60:
-                yield prefix, value
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "core": {
+        "what": "Each call",
+        "us": "µs",
+        "times": "times an acquire",
+        "lowest": "in the best round",
+        "highest": "in the worst",
+    },
+    "admission": {
+        "what": "By",
+        "per_second": "admissions a second",
+        "to_semaphore": "times the semaphore's",
+        "late_p50_ms": "wakes late by, p50 ms",
+        "late_p99_ms": "p99 ms",
+        "sleep_p50_ms": "a bare sleep, p50 ms",
+        "sleep_p99_ms": "p99 ms",
+    },
+    "wire": {
+        "what": "Client",
+        "per_second": "requests a second",
+        "lowest": "slowest round",
+        "highest": "fastest round",
+        "cpu_us": "CPU per request, µs",
+        "to_bare": "times the bare loop's rate",
+        "to_sdk": "times the SDK's rate",
+        "cpu_us_more": "CPU above the bare loop, µs",
+    },
+    "dropin": {
+        "what": "Client",
+        "per_second": "requests a second",
+        "cpu_us": "CPU per request, µs",
+        "more_cpu": "more CPU, part",
+        "less_throughput": "less throughput, part",
+    },
+    "jobs": {
+        "what": "Job",
+        "rows": "rows",
+        "seconds": "took, s",
+        "peak_mb": "peak RSS, MB",
+        "growth": "memory, end to start",
+        "resume_s": "resumed after, s",
+        "cpu_us": "CPU per row, µs",
+        "cpu_us_bare": "of a bare loop, µs",
+        "to_bare": "bare ÷ ours",
+        "least_s": "least by the limits, s",
+        "fluid": "least ÷ took",
+        "refused": "429s",
+    },
+    "mock_ceiling": {
+        "what": "Server",
+        "per_second": "requests a second",
+        "cpu_us": "CPU per request, µs",
+        "per_core_second": "a second of a core",
+        "to_application": "to one route",
+        "to_handler": "to no router",
+    },
+    "soak": {
+        "tier": "Tier",
+        "seconds": "seconds",
+        "sent": "sent",
+        "lost": "lost",
+        "faults": "faults",
+        "refused": "429s",
+        "memory_mb": "RSS, MB",
+        "memory_growth": "memory, 4th quarter to 2nd",
+        "tasks_growth": "tasks, 4th to 2nd",
+        "tasks_left": "tasks left",
+        "cpu_us": "CPU per request, µs",
+    },
+}
+"""What stands in the table of a bench, and under which heading; a column that no row fills is left out."""
+
+
+def plain(record: Record) -> str:
+    """Return the rows of a run as they are, and how it stands by its targets."""
+    columns = {name: head for name, head in COLUMNS[record.bench].items() if any(name in row for row in record.rows)}
+    lines = [[row.get(name) for name in columns] for row in record.rows]
+    return "\n\n".join([markdown(columns.values(), lines), *judged(record), origin(record)])
+
+
+def judged(record: Record) -> list[str]:
+    """Return each target with what came nearest to missing it, and what else the run has to say."""
+    lines = [f"- {text}: {'met' if met else '**missed**'}" for text, met in record.verdicts]
+    return ["\n".join(lines), *(f"{note[:1].upper()}{note[1:]}." for note in record.notes)]
 
 
 def scale(record: Record) -> str:
@@ -181,25 +247,25 @@ def scale(record: Record) -> str:
     for what in dict.fromkeys(row["what"] for row in record.rows):
         parts.append(f"![Cost by {what}](plots/scale-{what}.svg)")
         rows = [row for row in record.rows if row["what"] == what]
-        names = [name for name in rows[0] if name not in {"what", "passed"}]
+        names = [name for name in rows[0] if name not in {"what", "growth"}]
         parts.append(
             markdown([name.replace("_", " ") for name in names], [[row[name] for name in names] for row in rows])
         )
-    return "\n\n".join([*parts, origin(record)])
+    return "\n\n".join([*parts, *judged(record), origin(record)])
 
 
 TABLES: Mapping[str, Callable[[Record], str]] = {
     "caps-virtual": caps_virtual,
     "caps-real": caps_real,
     "peers": peers,
-    "core": script,
-    "admission": script,
-    "wire": script,
-    "dropin": script,
-    "jobs": script,
-    "mock_ceiling": script,
+    "core": plain,
+    "admission": plain,
+    "wire": plain,
+    "dropin": plain,
+    "jobs": plain,
+    "mock_ceiling": plain,
     "scale": scale,
-    "soak": script,
+    "soak": plain,
 }
 
 
@@ -218,9 +284,10 @@ def readme(results: Results) -> str:
             lines.append((what, f"{used}, {row['refused']} 429s"))
     if record := results.get("peers"):
         lines += compared(record)
-    if (record := results.get("core")) and "ratio" in record.rows[0]:
+    if record := results.get("core"):
+        ratio = next(row["ratio"] for row in record.rows if "ratio" in row)
         what = "reserving and settling over three limits at once"
-        lines.append((what, f"{shown(record.rows[0]['ratio'])} times one acquire of a bare aiolimiter"))
+        lines.append((what, f"{shown(ratio)} times one acquire of a bare aiolimiter"))
     return markdown(("Measured", ""), lines)
 
 
@@ -256,7 +323,7 @@ def figures(results: Results) -> dict[str, str]:
     if record := results.get("scale"):
         for what in dict.fromkeys(row["what"] for row in record.rows):
             rows = [row for row in record.rows if row["what"] == what]
-            names = [key for key in rows[0] if key not in {"what", "passed", what}]
+            names = [key for key in rows[0] if key not in {"what", "growth", what}]
             series = {key.replace("_", " "): [(row[what], row[key]) for row in rows] for key in names}
             found[f"scale-{what}.svg"] = plots.lines(f"Cost by {what}, relative to the fewest", what, series)
     return found

@@ -5,12 +5,11 @@ limits. It takes one core, the client under test the other. The three are measur
 each in a process of its own; rates are wall time, costs the client's processor time. All encode each body and decode
 each reply once: the first two with the same library, the SDK with its own.
 
-The SDK is installed into a virtual environment of its own under the user's cache directory, and left out with a message
-where that cannot be done.
+The SDK is installed into an environment of its own, and left out with a message where that cannot be done.
 
-    python bench/wire.py [--rounds 5] [--requests 20000] [--sdk-requests 1500] [--out bench/results/wire.json]
+    python -m bench wire [--quick] [--rounds 5] [--requests 20000] [--sdk-requests 1500]
 
-Prints one JSON object; ends with 1 below 0.85 of the bare loop, or below 10 times the SDK.
+Ends with 1 below 0.85 of the bare loop's rate, or below 10 times the SDK's.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Awaitable, Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench import envs
+from bench.record import Progress, Record, Row, concluded, machine, parser_of, place, versions
+
+NAMES = {"bare": "a bare aiohttp loop", "ours": "client.map", "sdk": "the official SDK"}
 CONCURRENCY = 100
 MODEL = "gpt-4o-mini"
 BARE_TARGET, SDK_TARGET = 0.85, 10.0
 SDK = "openai"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ratelimit-bench"
+SDK_ENV = "sdk"  # that of the peers
 
 ANSWER = json.dumps(
     {
@@ -177,71 +176,75 @@ CLIENTS: dict[str, Callable[[str, int], Awaitable[Measured]]] = {"ours": ours, "
 
 def sdk_python() -> Path | None:
     """The interpreter of an environment with the SDK in it; None where there can be none."""
-    python = CACHE / "bin" / "python"
     try:
-        if not python.exists():
-            print(f"installing {SDK} into {CACHE}", file=sys.stderr)
-            venv.create(CACHE, with_pip=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", SDK]
-        subprocess.run(command, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"the SDK is left out, for it cannot be installed: {error}", file=sys.stderr)
+        return envs.python_of(SDK_ENV, (SDK,))
+    except envs.CannotInstall as why:
+        print(f"the SDK is left out: {why}", file=sys.stderr)
         return None
-    return python
 
 
 def run(python: Path, *arguments: object) -> Any:
-    """Run this file in a process of its own and read what it prints."""
-    command = [str(python), __file__, *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    """Run this module in a process of its own and read what it prints."""
+    command = [str(python), "-m", "bench.wire", *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=envs.ROOT).stdout)
 
 
-def measure(rounds: int, requests: int, sdk_requests: int) -> dict[str, Any]:
-    """All clients in turn, and the ratios of the medians."""
+def measure(rounds: int, requests: int, sdk_requests: int) -> tuple[list[Row], dict[str, str]]:
+    """All clients in turn, each beside the others of its round; and the version of the SDK, if there is one."""
     pythons = {"bare": Path(sys.executable), "ours": Path(sys.executable)}
     if theirs := sdk_python():
         pythons["sdk"] = theirs
     found: dict[str, list[Measured]] = {name: [] for name in pythons}
-    server = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "bench.wire", "--serve"]
+    server, progress = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=envs.ROOT), Progress(rounds)
     try:
         assert server.stdout is not None
         url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
-        for _ in range(rounds):
+        for number in range(rounds):
             for name, python in pythons.items():
                 count = sdk_requests if name == "sdk" else requests
                 found[name].append(tuple(run(python, "--client", name, "--url", url, "--requests", count)))
+            progress.say(
+                f"round {number + 1}: " + ", ".join(f"{name} {runs[-1][0]:,.0f}" for name, runs in found.items())
+            )
     finally:
         server.kill()
         server.wait()
-    rates = {name: statistics.median(rate for rate, _ in runs) for name, runs in found.items()}
-    costs = {name: statistics.median(cost for _, cost in runs) for name, runs in found.items()}
-    return {
-        "per_second": {name: round(rate) for name, rate in rates.items()},
-        "cpu_us_per_request": {name: round(cost, 1) for name, cost in costs.items()},
-        "rounds_per_second": {name: [round(rate) for rate, _ in runs] for name, runs in found.items()},
-        "ratio_to_bare": round(rates["ours"] / rates["bare"], 3),
-        "ratio_to_sdk": round(rates["ours"] / rates["sdk"], 1) if theirs else None,
-        "cpu_ratio_to_bare": round(costs["bare"] / costs["ours"], 3),
-        "sdk": run(theirs, "--version-of", SDK) if theirs else None,
+    return rows_of(found), envs.versions_of(theirs, (SDK,)) if theirs else {}
+
+
+def rows_of(found: dict[str, list[Measured]]) -> list[Row]:
+    """The medians of each client, and ours beside the others, round by round, for the machine does other things too."""
+    rows: dict[str, Row] = {
+        name: {
+            "what": NAMES[name],
+            "per_second": round(statistics.median(rate for rate, _ in runs)),
+            "lowest": round(min(rate for rate, _ in runs)),
+            "highest": round(max(rate for rate, _ in runs)),
+            "cpu_us": round(statistics.median(cost for _, cost in runs), 1),
+        }
+        for name, runs in found.items()
     }
+    for name, other in (("to_bare", "bare"), ("to_sdk", "sdk")):
+        if other in found:
+            pairs = list(zip(found["ours"], found[other], strict=True))
+            rows["ours"][name] = round(statistics.median(mine[0] / theirs[0] for mine, theirs in pairs), 3)
+    rows["ours"]["cpu_us_more"] = round(rows["ours"]["cpu_us"] - rows["bare"]["cpu_us"], 1)
+    return list(rows.values())
 
 
-def main() -> int:
-    """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> int:
+    """Measure, print, keep, and judge."""
+    parser = parser_of("wire", __doc__, "two short rounds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--sdk-requests", type=int, default=1_500)
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
-    parser.add_argument("--version-of", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.serve:
         asyncio.run(serve())
-    if given.version_of:
-        print(json.dumps(version(given.version_of)))
         return 0
     if given.client:
 
@@ -250,28 +253,20 @@ def main() -> int:
 
         print(json.dumps(asyncio.run(one())))
         return 0
-    figures = measure(given.rounds, given.requests, given.sdk_requests)
-    result = {
-        "what": f"chat completions a second, {CONCURRENCY} in flight, zero latency, no limits; medians of rounds",
-        "targets": {"ratio_to_bare": BARE_TARGET, "ratio_to_sdk": SDK_TARGET},
-        **figures,
-        "rounds": given.rounds,
-        "requests": {"ours": given.requests, "bare": given.requests, "sdk": given.sdk_requests},
-        "seed": None,  # nothing is drawn
-        "command": f"python bench/wire.py --rounds {given.rounds} --requests {given.requests} "
-        f"--sdk-requests {given.sdk_requests}",
-        "python": platform.python_version(),
-        "aiohttp": version("aiohttp"),
-        "ratelimit-scheduler": version("ratelimit-scheduler"),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(text + "\n")
-    return int(result["ratio_to_bare"] < BARE_TARGET or (result["ratio_to_sdk"] or SDK_TARGET) < SDK_TARGET)
+    before = machine()
+    sizes = (2, 5_000, 300) if given.quick else (given.rounds, given.requests, given.sdk_requests)
+    rows, sdk_version = measure(*sizes)
+    record = Record(
+        bench="wire",
+        rows=rows,
+        targets={"to_bare": f">= {BARE_TARGET:g}", "to_sdk": f">= {SDK_TARGET:g}"},
+        command=" ".join(["python -m bench wire", *arguments]),
+        notes=[f"chat completions, {CONCURRENCY} in flight, zero latency, no limits; medians of {sizes[0]} rounds"],
+        machine=before,
+        versions=versions("aiohttp") | sdk_version,
+    )
+    return concluded(record, place(given, "wire"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
