@@ -1,7 +1,7 @@
 """How the cost of a request grows with how many there are, how many wait, and over how many lanes they are spread.
 
 `requests` go through the whole client to a mock server in another process that limits nothing; `waiters` stand in one
-lane, on a virtual clock, while others are admitted ahead of them; `lanes` share as many admissions; `resuming` goes on
+lane, on a virtual clock, while others are admitted ahead of them; `lanes` share as many admissions; `rows` goes on
 with a job of which ten rows are left. Each
 point is a process of its own, so that its peak memory is its own.
 
@@ -37,13 +37,13 @@ from ratelimit.wire.messages import Reply
 
 POINTS: dict[str, tuple[int, ...]] = {
     "requests": (1_000, 10_000, 100_000, 1_000_000),
-    "resuming": (1_000, 10_000, 100_000, 1_000_000),
+    "rows": (1_000, 10_000, 100_000, 1_000_000),
     "waiters": (10, 100, 1_000, 10_000, 100_000),
     "lanes": (1, 3, 10, 30, 100),
 }
 QUICK: dict[str, tuple[int, ...]] = {
     "requests": (1_000, 3_000),
-    "resuming": (1_000, 10_000),
+    "rows": (1_000, 10_000),
     "waiters": (10, 1_000),
     "lanes": (1, 10),
 }
@@ -148,7 +148,7 @@ async def lanes(many: int) -> dict[str, Any]:
 
 WAYS: dict[str, Callable[[int], Awaitable[dict[str, Any]]]] = {
     "requests": requests,
-    "resuming": resuming,
+    "rows": resuming,
     "waiters": waiters,
     "lanes": lanes,
 }
@@ -164,7 +164,7 @@ def point(what: str, many: int) -> dict[str, Any]:
 
 def growth(rows: list[dict[str, Any]]) -> float | None:
     """Return by what factor the time of one grew from the fewest to the most; None for what is read from end to end."""
-    if rows[0]["what"] == "resuming":
+    if rows[0]["what"] == "rows":
         return None
     key = "us_per_request" if rows[0]["what"] == "requests" else "us_per_admission"
     return round(float(rows[-1][key] / rows[0][key]), 2)
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> int:
     if options.point:
         what, many = options.point[0], int(options.point[1])
         way = WAYS[what](many)
-        found = asyncio.run(_awaited(way)) if what in {"requests", "resuming"} else run(_awaited(way))
+        found = asyncio.run(_awaited(way)) if what in {"requests", "rows"} else run(_awaited(way))
         sys.stdout.write(json.dumps(found))
         sys.stdout.flush()
         os._exit(0)  # a hundred thousand cancelled waiters need not be taken down one by one

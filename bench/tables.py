@@ -324,6 +324,8 @@ def figures(results: Results) -> dict[str, str]:
         for what in dict.fromkeys(row["what"] for row in record.rows):
             rows = [row for row in record.rows if row["what"] == what]
             names = [key for key in rows[0] if key not in {"what", "growth", what}]
-            series = {key.replace("_", " "): [(row[what], row[key]) for row in rows] for key in names}
+            series = {
+                key.replace("_", " "): [(row[what], row[key]) for row in rows if row[key] is not None] for key in names
+            }
             found[f"scale-{what}.svg"] = plots.lines(f"Cost by {what}, relative to the fewest", what, series)
     return found
