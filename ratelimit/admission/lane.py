@@ -143,7 +143,7 @@ class Lane:
         if hold is self._scout:
             self._scout = None
             self._changed.set()
-        self._report(self.ledger.observe(hold, observed))
+        self.report(self.ledger.observe(hold, observed))
 
     def refused(self, hold: Hold, observed: Observed) -> None:
         """Learn from a refusal that a limit was the reason for."""
@@ -152,7 +152,7 @@ class Lane:
         if Refused in self._audience:
             named = next((change.limit for change in changes), None)
             self._audience.tell(Refused(self.name, self.loop.time(), named, observed.retry_after), self.loop)
-        self._report(changes)
+        self.report(changes)
 
     def cool(self, seconds: float, hold: Hold | None = None) -> None:
         """Send nothing for so long; once for all requests that were on the way together when the first said so."""
@@ -180,7 +180,8 @@ class Lane:
         self.concurrency = concurrency
         self._changed.set()
 
-    def _report(self, changes: Sequence[Change]) -> None:
+    def report(self, changes: Sequence[Change]) -> None:
+        """Tell whoever watches that limits are not as they were, and ask anew."""
         if changes:
             self._changed.set()
             if Changed in self._audience:

@@ -7,7 +7,7 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ratelimit.limits.bucket import Limit
@@ -31,6 +31,10 @@ class Crowd(Protocol):
 
     def notice(self, text: str) -> None:
         """Tell whoever watches."""
+        ...
+
+    def report(self, changes: Sequence[Change]) -> None:
+        """Tell whoever watches that limits are not as they were."""
         ...
 
 

@@ -310,6 +310,7 @@ class SharedLedger(LocalLedger):
                 f"another program takes {bucket.limit.name} of {self._member.lane} to be {bucket.limit.amount:,.10g}, "
                 f"not {claimed:,.10g}: the lower counts for both until the service tells"
             )
+        self._crowd.report(self._mirror.changes)
         self._units = sorted({bucket.limit.unit for bucket in self._mirror.buckets})
         for name, text in answer.facts:
             if self._new_facts.get(name) in {None, text}:

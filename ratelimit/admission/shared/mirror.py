@@ -15,6 +15,7 @@ from math import inf
 
 from ratelimit.admission.shared.store import NO_BURST, LimitKept, LimitTold
 from ratelimit.limits.bucket import Bucket, Limit
+from ratelimit.limits.drift import Change
 from ratelimit.limits.pressure import Feedback
 from ratelimit.limits.quota import Cost, Quota
 from ratelimit.limits.slices import Slices
@@ -50,6 +51,7 @@ class Mirror:
     def __init__(self, quota: Quota, feedback: Feedback) -> None:
         self.quota = quota
         self.part: float | None = None  # ours, while the store is away
+        self.changes: list[Change] = []  # what the last answer has brought
         self._feedback = feedback
         self._synced = {bucket: Synced(claimed=bucket.limit.amount) for bucket in self.buckets}
 
@@ -103,6 +105,7 @@ class Mirror:
         which our table says more than somebody else's, and what it says.
         """
         stricter: list[tuple[Bucket, float]] = []
+        self.changes = []
         others: dict[str, float] = {}
         for kept in limits:
             bucket = self._find(kept, now)
@@ -166,6 +169,8 @@ class Mirror:
         synced, tuning = self._synced[bucket], _tuning_of(kept)
         if not synced.version or tuning not in {synced.tuning, mark.tuning}:
             if kept.amount != bucket.limit.amount:
+                if kept.proven:  # another program has heard it from the service
+                    self.changes.append(Change("retuned", bucket.limit.name, bucket.limit.amount, kept.amount))
                 self.quota.retune(bucket, kept.amount, now)
             burst = inf if kept.burst == NO_BURST else kept.burst
             bucket.retune(now, share=kept.share, reserve=kept.reserve, burst=burst)
