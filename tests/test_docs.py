@@ -66,7 +66,8 @@ async def test_what_a_document_says_can_be_done(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     line = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Why?"}], "max_completion_tokens": 50}
-    (tmp_path / "requests.jsonl").write_text(f"{json.dumps(line)}\n" * 3, encoding="utf-8")
+    if page.name not in {"README.md", "tutorial.md"}:  # who begins has nothing yet; who reads on has a file
+        (tmp_path / "requests.jsonl").write_text(f"{json.dumps(line)}\n" * 3, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     async with MockServer(tier="tier-1") as mock:
