@@ -77,7 +77,7 @@ soak: $(VENV)/ready
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
 
-# Every figure of docs/benchmarks.md, and the document itself; half an hour. The peers install into .bench-envs.
+# Every figure of docs/benchmarks.md, and the document itself; three quarters of an hour. The peers install into .bench-envs.
 bench: $(VENV)/ready
 	missed=; for each in 'caps --virtual' 'caps --real' overhead 'jobs --real' peers scale 'soak --seconds 120'; do \
 		$(BIN)/python -m bench $$each || missed="$$missed; $$each"; done; \

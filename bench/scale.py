@@ -183,10 +183,8 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(json.dumps(found))
         sys.stdout.flush()
         os._exit(0)  # a hundred thousand cancelled waiters need not be taken down one by one
-    points = {
-        name: [each for each in many if each <= options.most]
-        for name, many in (QUICK if options.quick else POINTS).items()
-    }
+    every = QUICK if options.quick else POINTS
+    points = {name: below for name, many in every.items() if (below := [each for each in many if each <= options.most])}
     progress, rows = Progress(sum(map(len, points.values()))), list[dict[str, Any]]()
     for what, numbers in points.items():
         mine = []

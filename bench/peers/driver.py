@@ -4,7 +4,7 @@ Peers of one scenario run at the same time, a few at once, so that a busy machin
 virtual environment under `.bench-envs`, made on first use; one that cannot be installed or run is reported and has no
 row.
 
-    python -m bench peers [--quick] [--scenario NAME] [--peer NAME] [--at-once 8]
+    python -m bench peers [--quick] [--scenario NAME] [--peer NAME] [--at-once 9]
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ def main(arguments: list[str]) -> int:
     parser = parser_of("peers", __doc__, "the short job only")
     parser.add_argument("--scenario", action="append", choices=[each.name for each in scenarios()])
     parser.add_argument("--peer", action="append", choices=[each.module for each in PEERS])
-    parser.add_argument("--at-once", type=int, default=8, help="peers that run at the same time")
+    parser.add_argument("--at-once", type=int, default=9, help="peers that run at the same time")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     peers = [each for each in PEERS if not options.peer or each.module in options.peer]
