@@ -17,6 +17,12 @@ from ratelimit.testing.mock import Account, MockServer
 KEY = "sk-never-shown"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
 async def listed(findings: AsyncIterator[Finding]) -> dict[str, Finding]:
     return {each.what: each async for each in findings}
 
@@ -83,10 +89,7 @@ def test_a_tier_is_told_from_headers_and_the_cheapest_model_from_prices() -> Non
     assert (found.name, found.endpoints[0]) == ("gpt-4.1-nano", "chat/completions")
 
 
-def test_without_a_key_the_exit_code_is_1_and_json_is_a_list(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+def test_without_a_key_the_exit_code_is_1_and_json_is_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json", "--ask"]) == 1
     found = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
     assert found["key"]["state"] == "wrong"
