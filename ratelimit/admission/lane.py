@@ -6,8 +6,7 @@ passed for ever. A ticket takes its concurrency slot together with the quota, ne
 
 The dispatcher lives as long as somebody waits. It sleeps until the instant the ledger has named, or until something
 changes; there is nothing else in the lane that waits, except for the pacing between a grant and the next. Where nobody
-waits and nothing is in the way, a request is let through on the spot. Until the first answer of all has come, the lane
-goes slowly: what its buckets really hold may be a surprise.
+waits and nothing is in the way, a request is let through on the spot.
 
 Who gives up leaves its ticket behind, to be thrown away when it reaches the top, or when most tickets are such.
 """
@@ -24,6 +23,7 @@ from math import inf
 from ratelimit.admission.events import Audience, Changed, Granted, Notice, Paused, Queued, Refused, Settled, Waiting
 from ratelimit.admission.ledger import Ledger
 from ratelimit.admission.pacing import Pacer
+from ratelimit.admission.scouting import Scouting
 from ratelimit.admission.ticket import PricedTicket, Ticket
 from ratelimit.errors import RateLimitError, WaitedTooLong
 from ratelimit.limits.drift import Change
@@ -63,12 +63,9 @@ class Lane:
         self._queue: list[Ticket] = []
         self._changed = asyncio.Event()
         self._dispatcher: Task[None] | None = None
-        self._scout: Hold | None = None
-        self._scouting_until = 0.0
-        self._patience = patience
-        self._answered = False
         self._cooled_at = -inf
         self._pacer = Pacer(pace)
+        self._scouting = Scouting(self._pacer, patience)
         ledger.attend(self)
 
     def admit(
@@ -96,7 +93,7 @@ class Lane:
         if (
             self._dispatcher is None
             and self.in_flight < self.concurrency
-            and not self._is_scouting(now)
+            and not self._scouting.waits(now)
             and self._pacer.ready(self.ledger.quota, cost, now)
         ):
             return self._at_once(ticket, wait_at_most)
@@ -129,19 +126,17 @@ class Lane:
         """Settle a hold and free its slot."""
         self.ledger.settle(hold, actual, how)
         self.in_flight -= 1
-        if hold is self._scout and how != "unknown":
-            self._scout = None
-        if how in {"used", "refused"}:
-            self._answer()
+        if how == "used":
+            self._scouting.heard(hold)
+        else:
+            self._scouting.ended(hold, how)
         if Settled in self._audience:
             self._audience.tell(Settled(self.name, self.loop.time(), how, actual.get("tokens", 0)), self.loop)
         self._changed.set()
 
     def observe(self, hold: Hold, observed: Observed) -> None:
         """Learn from a reply."""
-        self._answer()
-        if hold is self._scout:
-            self._scout = None
+        if self._scouting.heard(hold):
             self._changed.set()
         self.report(self.ledger.observe(hold, observed))
 
@@ -189,21 +184,12 @@ class Lane:
                 for change in changes:
                     self._audience.tell(Changed(self.name, now, change), self.loop)
 
-    def _answer(self) -> None:
-        if not self._answered:
-            self._answered = True
-            self._scout = None
-            self._changed.set()
-
     def _is_short(self, cost: Cost, now: float) -> bool:
         """Whether a limit is in the way, which is then what the request waits for, whatever the pace."""
         try:
             return self.ledger.quota.ready_at(cost) > now
         except RateLimitError:  # it will be told so when the ledger is asked
             return True
-
-    def _is_scouting(self, now: float) -> bool:
-        return self._scout is not None and now < self._scouting_until
 
     def _join(self, ticket: Ticket) -> None:
         self.waiting += 1
@@ -238,8 +224,8 @@ class Lane:
                     ticket.cost = ticket.price()
                 if self.in_flight >= self.concurrency:
                     await self._until(None, "concurrency")
-                elif self._is_scouting(now):
-                    await self._until(self._scouting_until, "first reply")
+                elif self._scouting.waits(now):
+                    await self._until(self._scouting.until, "first reply")
                 elif self._pacer.ready(self.ledger.quota, ticket.cost, now):
                     await self._pacer.wait()  # does not suspend
                     await self._serve(ticket)
@@ -284,11 +270,7 @@ class Lane:
         self.in_flight += 1
         now = self.loop.time()
         self._pacer.spend(hold.cost, now)
-        if self.ledger.sent(hold):
-            # A line is only crossed while the buckets fill, so that waiting longer there costs nothing.
-            self._scout, self._scouting_until = hold, now + self._patience * (2 if self._answered else 1)
-        elif not self._answered:  # nobody knows how full the buckets really are
-            self._scout, self._scouting_until = hold, now + self._pacer.gap(self.ledger.quota, hold.cost)
+        self._scouting.sent(hold, self.ledger.quota, now, ahead=self.ledger.sent(hold))
         if Granted in self._audience:
             waited_for = self._waited_for if now > queued_at else None
             tokens = hold.cost.get("tokens", 0)

@@ -26,6 +26,7 @@ _LEAST = 1.5  # times the sustained rate; less would waste what is saved up, mor
 _MEMORY = 16  # requests over which the usual cost of one is averaged
 _NEAR = 1.25  # rates closer than this are the same
 _VOLLEY = 0.01  # seconds; what is due within it may leave together
+_EASY = 250.0  # requests a second that are no burst to anybody, whatever the limits sustain
 _FRESH = 0.05  # seconds for which a rate stands; no band is crossed faster at a pace of 10
 
 
@@ -42,6 +43,7 @@ class Pacer:
         self._used_up = False
         self._left_at = -inf
         self._fresh_until = -inf
+        self._open = False
 
     def ready(self, quota: Quota, cost: Cost, now: float) -> bool:
         """Return whether a request may leave now as far as pacing goes, so that `wait` would not."""
@@ -49,7 +51,7 @@ class Pacer:
             self._used_up = False
         if now >= self._fresh_until or not self._has_room():
             self._fresh_until = now + _FRESH
-            rate = self._sustained(quota, cost) * self._times(quota, now)
+            rate = self._rate_now(quota, cost, now)
             if rate > self._rate * _NEAR or rate * _NEAR < self._rate:
                 self._rate = rate
                 self._volley = max(ceil(rate * _VOLLEY), 1)
@@ -82,25 +84,39 @@ class Pacer:
 
     def gap(self, quota: Quota, cost: Cost) -> float:
         """Return the seconds between two requests of a lane that goes as slowly as it may."""
-        rate = self._sustained(quota, cost)
+        rate, _ = self._sustained(quota, cost)
         return 1 / (rate * _LEAST) if rate else 0.0
 
-    def _sustained(self, quota: Quota, cost: Cost) -> float:
-        """Return how many usual requests per second the limits sustain; zero for no limit that needs pacing."""
-        slowest = 0.0
+    def goes_by_requests(self, quota: Quota, cost: Cost) -> bool:
+        """Return whether it is by their number that requests are limited, which is known before they leave."""
+        return self._sustained(quota, cost)[1] == "requests"
+
+    def _sustained(self, quota: Quota, cost: Cost) -> tuple[float, str]:
+        """Return how many usual requests a second the limits sustain, and by which unit; zero for no need to pace."""
+        slowest, by = 0.0, ""
         for bucket in quota.buckets:
             unit = bucket.limit.unit
             own = cost.get(unit, 0)
             usual = min(self._usual.get(unit, own), own)  # a large one before it is no reason for this one to linger
             if usual and bucket.limit.window <= MINUTE:
                 if bucket.burst < bucket.limit.rate:
-                    return 0.0  # a lane that saves nothing up is spaced by its bucket; more would lose its time
+                    return 0.0, unit  # a lane that saves nothing up is spaced by its bucket; more would lose its time
                 rate = 1 / (bucket.interval * usual)
-                slowest = min(slowest, rate) if slowest else rate
-        return slowest
+                if not slowest or rate < slowest:
+                    slowest, by = rate, unit
+        return slowest, by
 
-    def _times(self, quota: Quota, now: float) -> float:
-        """Return how many times its sustained rate a lane may go, by the emptiest of its buckets."""
+    def _rate_now(self, quota: Quota, cost: Cost, now: float) -> float:
+        """Return how many requests a second may leave, by the emptiest of the buckets."""
+        sustained, _ = self._sustained(quota, cost)
         brief = (bucket for bucket in quota.buckets if bucket.limit.window <= MINUTE)
         fullness = min((bucket.level(now) / bucket.ceiling if bucket.ceiling else 0 for bucket in brief), default=1.0)
-        return max(_LEAST, next((self._pace * part for least, part in _BANDS if fullness > least), _LEAST))
+        rate = sustained * max(_LEAST, next((self._pace * part for least, part in _BANDS if fullness > least), _LEAST))
+        if rate and self._open and fullness > _BANDS[0][0]:
+            return max(rate, _EASY)
+        return rate
+
+    def open(self) -> None:
+        """Go as fast as is easy on sockets where buckets are full: the server has shown what it is."""
+        self._open = True
+        self._fresh_until = -inf
