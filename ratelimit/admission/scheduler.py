@@ -17,7 +17,7 @@ from ratelimit.admission.lane import Lane
 from ratelimit.admission.ledger import Ledger, LocalLedger
 from ratelimit.admission.log import Log
 from ratelimit.admission.turn import Turn
-from ratelimit.errors import BadClient
+from ratelimit.errors import BadClient, printable
 from ratelimit.limits.bucket import Limit
 
 P = ParamSpec("P")
@@ -96,7 +96,7 @@ class Scheduler:
         elapsed: float = 0.0,
         ledgers: Ledgers | None = None,
     ) -> None:
-        self._limits = limits.__getitem__ if isinstance(limits, Mapping) else limits
+        self._limits = _named(limits) if isinstance(limits, Mapping) else limits
         self._concurrency = concurrency
         self._slack = slack
         self._pace = pace
@@ -216,6 +216,18 @@ class Scheduler:
     def __repr__(self) -> str:
         lanes = "; ".join(f"{lane.name}: {lane.status()}" for lane in self._lanes.values())
         return f"<Scheduler {lanes or 'no lanes yet'}>"
+
+
+def _named(known: Mapping[str, Iterable[Limit]]) -> Limits:
+    """Return what looks limits up by the name of a lane."""
+
+    def limits(name: str) -> Iterable[Limit]:
+        if name not in known:
+            names = ", ".join(sorted(map(printable, known)))
+            raise BadClient(f"lane {printable(name)}", "has no limits", f"give it some, or name one that has: {names}")
+        return known[name]
+
+    return limits
 
 
 def _status(lane: Lane) -> LaneStatus:

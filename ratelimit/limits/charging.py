@@ -1,6 +1,7 @@
 """Which formula a lane's server charges by: learnt from its replies.
 
-What the server takes from TPM is not documented truthfully and has changed, so a lane starts with a careful formula. A
+What the server takes from TPM is not documented truthfully and has changed, so a lane starts with what the documents
+say or what was seen when they were last true, whichever is more: too little would be refused before it is known. A
 reply to a request that found the bucket full and was alone on the way shows the charge itself. Every formula that came
 to less than that is out; of the rest, those that came to exactly that are what the server may be using, and an estimate
 is the largest of theirs, for they may differ on the next request. If all came to more, the least of them stands.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from ratelimit.limits.charge import FORMULAS, Formula, ModelFacts, Size, candidates, charge
 
-CAREFUL: Formula = "documented"
+CAREFUL: tuple[Formula, ...] = ("documented", "chat_2024")
 _LAST_RESORT: Formula = "exact_plus_cap"
 _TICKS = 60e6  # the service's clock cuts charges to a microsecond's worth of the limit per minute
 
@@ -23,7 +24,7 @@ class Charging:
     def __init__(self, fixed: Formula | None = None) -> None:
         self._fixed = fixed is not None
         self._possible: set[Formula] = set(FORMULAS)
-        self.formulas: tuple[Formula, ...] = (fixed or CAREFUL,)
+        self.formulas: tuple[Formula, ...] = (fixed,) if fixed else CAREFUL
 
     def estimate(self, size: Size, model: ModelFacts | None) -> int:
         """Return the tokens to reserve."""

@@ -282,3 +282,9 @@ def test_a_lane_says_so_when_it_is_used_in_another_loop() -> None:
         "lane m belongs to another event loop, which may have ended; make a Scheduler within each asyncio.run, "
         "or a BlockingScheduler for threads"
     )
+
+
+async def test_a_lane_that_has_no_limits_is_named_beside_those_that_have() -> None:
+    with pytest.raises(BadClient) as caught:
+        Scheduler({"b": LIMITS, "a": LIMITS}).reserve("typo")
+    assert str(caught.value) == "lane typo has no limits; give it some, or name one that has: a, b"
