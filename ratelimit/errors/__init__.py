@@ -10,7 +10,14 @@ from ratelimit.errors.clocks import Deadlock, Livelock
 from ratelimit.errors.files import AlreadyRunning, InputUnreadable, OutputFailed, OutputUnusable, RequestsChanged
 from ratelimit.errors.requests import BadRequest, InputTooLong, OutputTooLong, RequestInvalid
 from ratelimit.errors.root import JobStopped, RateLimitError, printable, toml_key
-from ratelimit.errors.service import HostNotTrusted, KeyRejected, NotAnswered, QuotaExhausted, RequestFailed
+from ratelimit.errors.service import (
+    HostNotTrusted,
+    KeyRejected,
+    ModelGone,
+    NotAnswered,
+    QuotaExhausted,
+    RequestFailed,
+)
 from ratelimit.errors.setup import (
     BadClient,
     BadMockOption,
@@ -42,6 +49,7 @@ __all__ = [
     "JobStopped",
     "KeyRejected",
     "Livelock",
+    "ModelGone",
     "ModelNotInTier",
     "NeverFits",
     "NoKey",

@@ -48,6 +48,17 @@ class KeyRejected(JobStopped):
         self.status = status
 
 
+class ModelGone(JobStopped):
+    """The service has no such model, or has it no longer, or not for this key."""
+
+    def __init__(self, model: str, message: str) -> None:
+        super().__init__(
+            f'the service does not have the model "{printable(model, 100)}" for this key: {printable(message)} '
+            f"Its rows are untouched; name another model in them, or use a key that may use it, then run again"
+        )
+        self.model = model
+
+
 class HostNotTrusted(JobStopped):
     """The connection to the service cannot be trusted, so the key was not sent."""
 

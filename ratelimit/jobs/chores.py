@@ -53,7 +53,8 @@ class Chores:
                 self._note_spent(self._journal)
 
     async def _keep(self, journal: Journal) -> None:
-        noted, pause = time.time(), _SYNC_EVERY
+        clock = asyncio.get_running_loop().time
+        noted, pause = clock(), _SYNC_EVERY
         while not self._over.is_set():
             await self._pause(pause)
             pause = _SYNC_EVERY if journal.unsynced else min(pause * 2, _IDLE)
@@ -62,8 +63,8 @@ class Chores:
                     await asyncio.get_running_loop().run_in_executor(None, journal.sync)
                 except OutputFailed as failed:
                     self._stop(failed)
-            if time.time() - noted >= _SPENT_EVERY:
-                noted = time.time()
+            if clock() - noted >= _SPENT_EVERY:  # not by the wall clock, which may be set back an hour
+                noted = clock()
                 self._note_spent(journal)
 
     async def _watch(self) -> None:

@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ratelimit.errors import JobStopped, OutputFailed, RateLimitError
+from ratelimit.errors import HostNotTrusted, JobStopped, ModelGone, OutputFailed, RateLimitError, RequestFailed
 from ratelimit.jobs import records
 from ratelimit.jobs.budget import Budget, Stopped
 from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.lines import as_line
 from ratelimit.jobs.source import Row
 from ratelimit.jobs.tally import Tally
 from ratelimit.wire.client import Client
@@ -25,8 +26,9 @@ from ratelimit.wire.transport import NoAnswer, Unsent
 _EXCHANGE = 20.0  # seconds, until one was seen
 _WEIGHT = 0.05  # of the last exchange in the average
 
-_NOT_BILLED = {401, 403, 429}
+_NOT_BILLED = {401, 403, 404, 429}
 _WORTH_ANOTHER = {408, 409, 429}
+_NO_MODEL = "model_not_found"
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +59,7 @@ class Flights:
         self.exchange = _EXCHANGE  # seconds from a request to its reply, of late
         self.broken: BaseException | None = None
         self.changed: asyncio.Event = asyncio.Event()  # a row has landed, or the run is stopping
+        self.gone: dict[bytes, ModelGone] = {}  # models that the service does not have, or has no longer
         self._sender = client.sender
         self._transport = client.transport
         self._journal = journal
@@ -144,11 +147,22 @@ class Flights:
         except JobStopped as stopped:
             self._stop(stopped)
         except RateLimitError as error:
-            self.give_up(row, error)
-            flight.sent = False
+            if isinstance(error, RequestFailed) and error.code == _NO_MODEL:
+                self._go_without(row.model, ModelGone(made.model, error.message))
+            else:
+                self.give_up(row, error)
+                flight.sent = False
         finally:
             if flight.sent and not flight.in_doubt:
                 self._turned_away(row)
+
+    def _go_without(self, model: bytes, why: ModelGone) -> None:
+        """Send nothing more to a model: no row is to blame, and those of other models go on."""
+        if model not in self.gone:
+            self.gone[model] = why
+            for flight in self._flying:
+                if not flight.on_the_way and flight.row.model == model:
+                    flight.task.cancel()
 
     async def _exchange(self, flight: Flight, made: Request) -> Reply:
         self._budget.count_attempt()
@@ -162,8 +176,8 @@ class Flights:
         try:
             reply = await self._transport.post(made)
             self.exchange += (clock() - began - self.exchange) * _WEIGHT
-        except (Unsent, NoAnswer) as error:
-            if isinstance(error, Unsent):
+        except (Unsent, NoAnswer, HostNotTrusted) as error:
+            if not isinstance(error, NoAnswer):
                 flight.in_doubt = before
             if self._stopped:
                 raise self._stopped from None
@@ -186,7 +200,7 @@ class Flights:
 
 def _to_stdout(record: bytes) -> None:
     """Write a line to standard output, past its buffer: what cannot be written is to be known now."""
-    line = memoryview(record + b"\n")
+    line = memoryview(as_line(record))
     while line:
         try:
             line = line[os.write(1, line) :]

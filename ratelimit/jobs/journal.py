@@ -7,7 +7,7 @@
                             input was found in order
 
 After a crash, an id that was sent and is in neither of the others may have been billed; it is reported and sent again.
-A run holds a lock on the journal, which the system releases however the run ends.
+A run holds locks on the journal and the results, so that either may be lost, which the system releases however it ends.
 
 Ids are kept as 64-bit digests in flat tables, some sixteen bytes each, so that a job of millions needs little memory.
 """
@@ -124,8 +124,9 @@ class Journal:
         self._open: list[Lines] = []
         try:
             self._journal = self._lines(self.path)
-            self._lock()
+            self._lock(self._journal)
             self._results = self._lines(output)
+            self._lock(self._results)
             self._failures = self._lines(self.errors)
         except BaseException:
             self.close()
@@ -136,14 +137,14 @@ class Journal:
         self._open.append(lines)
         return lines
 
-    def _lock(self) -> None:
+    def _lock(self, lines: Lines) -> None:
         try:
-            fcntl.flock(self._journal.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lines.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning(str(self.output)) from None
         except OSError as error:
             why = f"it cannot be locked ({error.strerror})"
-            raise OutputUnusable(str(self.path), why, "use a local disk") from None
+            raise OutputUnusable(str(lines.path), why, "use a local disk") from None
 
     def recover(self, *, retry_failed: bool = False) -> None:
         """Read what earlier runs have left; raises for damage that no crash explains."""

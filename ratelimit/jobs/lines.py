@@ -2,13 +2,15 @@
 
 One record is one line is one `write`; what a crash cut short is cut off, and kept beside the file; any other damage is
 refused. A write that a full disk cut short is taken back before the error is raised; if even that fails, nothing more
-is written, so that no line is ever glued to half another.
+is written, so that no line is ever glued to half another. A file that is deleted or replaced while it is written is
+found out with the next sync: what else would be written to it, nobody could read.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +20,14 @@ from typing import Self
 from ratelimit.errors import OutputFailed, OutputUnusable
 
 _CHUNK = 1024 * 1024
+_CONTROL = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # what a terminal may obey and JSON lets pass; others it escapes itself
+
+
+def as_line(record: bytes) -> bytes:
+    """Return a record of JSON as a line that says the same, and does nothing to a terminal that shows it."""
+    if b"\xc2" in record or b"\x7f" in record:
+        record = _CONTROL.sub(lambda found: b"\\u%04x" % found[0][-1], record)
+    return record + b"\n"
 
 
 class Lines:
@@ -27,23 +37,15 @@ class Lines:
         self.path = path
         self._written = self._synced = 0  # records; what another thread is still syncing is not synced
         self._broken: str | None = None
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            self._file = os.open(path, flags, 0o600)
-        except OSError as error:
-            why = "it is a symbolic link" if error.errno == errno.ELOOP else _words(error)
-            raise OutputUnusable(str(path), why, "choose another output") from None
-        state = os.fstat(self._file)
-        if not stat.S_ISREG(state.st_mode):
-            os.close(self._file)
-            raise OutputUnusable(str(path), "it is not a regular file", "choose another output")
+        self._file, state = _opened(path)
         self._end = state.st_size
+        self._name = state.st_dev, state.st_ino
 
     def append(self, record: bytes) -> None:
         """Write one record, which holds no line feed, as one line; raises `OutputFailed` and leaves no part of it."""
         if self._broken:
             raise OutputFailed(str(self.path), self._broken)
-        line = record + b"\n"
+        line = as_line(record)
         try:
             written = os.write(self._file, line)
             why = "no space left"
@@ -68,13 +70,23 @@ class Lines:
         """Make what was written outlast a power cut; on return it does, whoever else is syncing."""
         if self.unsynced:
             written = self._written
-            try:
-                os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
-            except OSError as error:  # what was not kept is not known, and asking again would not tell
-                self._broken = _words(error)
+            if why := self._lost():
+                self._broken = why
                 self._synced = self._written  # as far as can be
-                raise OutputFailed(str(self.path), self._broken) from None
+                raise OutputFailed(str(self.path), why)
             self._synced = max(self._synced, written)
+
+    def _lost(self) -> str | None:
+        """Sync, and return why what was written will not be found; None if it will be."""
+        try:
+            os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
+            state = self.path.lstat()
+        except FileNotFoundError:
+            return "it was deleted or moved away while it was written"
+        except OSError as error:  # what was not kept is not known, and asking again would not tell
+            return _words(error)
+        same = (state.st_dev, state.st_ino) == self._name
+        return None if same else "another file was put in its place while it was written"
 
     def recover(self) -> Iterator[tuple[int, bytes]]:
         """Yield every whole line with its number; then cut off what a crash left of the last, keeping a copy."""
@@ -87,7 +99,8 @@ class Lines:
                     end += len(line) + 1
                     yield number, line
             if rest:
-                with self.path.with_name(f"{self.path.name}.torn").open("ab") as torn:
+                descriptor, _ = _opened(self.path.with_name(f"{self.path.name}.torn"))
+                with os.fdopen(descriptor, "ab") as torn:
                     torn.write(rest + b"\n")
                 os.ftruncate(self._file, end)
         except OSError as error:
@@ -121,6 +134,28 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _opened(path: Path) -> tuple[int, os.stat_result]:
+    """Open a regular file that nobody else may read, made if there is none, and its name made to last."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else _words(error)
+        raise OutputUnusable(str(path), why, "choose another output") from None
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode):
+        os.close(descriptor)
+        raise OutputUnusable(str(path), "it is not a regular file", "choose another output")
+    if not state.st_size:
+        with suppress(OSError):  # not every file system can; syncing the file itself is what counts there
+            directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+    return descriptor, state
 
 
 def _words(error: OSError) -> str:

@@ -5,6 +5,7 @@ What comes from the service or the input is escaped; what is shown is numbers an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -35,7 +36,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; }
 def write(path: Path, summary: Summary, tally: Tally) -> None:
     """Write the page."""
     try:
-        path.write_text(page(summary, tally), encoding="utf-8")
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(page(summary, tally))
     except OSError as error:
         raise OutputUnusable(str(path), error.strerror or str(error), "choose another place for the report") from None
 

@@ -88,7 +88,7 @@ class Runner:
             self.tally.end(clock())
         if broken := self._broken or self._flights.broken:
             raise broken
-        self.stopped = self.stopped or self._budget.used_up
+        self.stopped = self.stopped or self._budget.used_up or next(iter(self._flights.gone.values()), None)
         return self.tally
 
     def stop(self, why: RateLimitError) -> None:
@@ -170,6 +170,8 @@ class Runner:
                     elif problem:
                         if feeder == 0:
                             self._flights.give_up(row, RequestInvalid(problem, "mend this line of the input"))
+                    elif self._flights.gone and row.model in self._flights.gone:
+                        continue
                     elif lane is None or self._lane_named(row) == lane:
                         worst = self._budget.worst(row)
                         await room.take(feeder)

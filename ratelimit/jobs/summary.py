@@ -8,6 +8,7 @@ import msgspec
 
 from ratelimit.admission.scheduler import LaneStatus
 from ratelimit.errors import RateLimitError
+from ratelimit.jobs.lines import as_line
 from ratelimit.jobs.tally import Tally
 from ratelimit.wire.sender import Count
 
@@ -44,7 +45,7 @@ class Summary:
 
     def json(self) -> str:
         """Return it as one line of JSON."""
-        return msgspec.json.encode(asdict(self)).decode()
+        return as_line(msgspec.json.encode(asdict(self))).decode().rstrip("\n")
 
     def lines(self) -> list[str]:
         """Return it as a person wants to read it."""

@@ -3,10 +3,11 @@
 What can go wrong is one of two things to everybody above: `Unsent`, the request cannot have reached the service, or
 `NoAnswer`, it may have, and may be billed. Both say why in words.
 
-The key goes to the host it is meant for and nowhere else: no redirect is followed, certificates are verified, and the
-headers that hold it are shown by no repr. A reply is read in pieces against a bound on its *decoded* size, so that
-neither a hostile nor a compressed body can exhaust memory. Three timers bound three silences (no connection, no first
-byte, no next byte), and a fourth the whole; the time a request waited for its turn counts towards none of them.
+The key goes to the host it is meant for and nowhere else: no redirect is followed, certificates are verified, the
+headers that hold it are shown by no repr, and where a reply repeats it, it is masked. A reply is read in pieces against
+a bound on its *decoded* size, so that neither a hostile nor a compressed body can exhaust memory. Three timers bound
+three silences (no connection, no first byte, no next byte), and a fourth the whole; the time a request waited for its
+turn counts towards none of them.
 
 aiohttp's `trust_env` is off: it would look up `.netrc` and the proxies on another thread for every request, and lay a
 `.netrc` entry over the key. The proxy of the environment is looked up here, once.
@@ -29,6 +30,7 @@ import aiohttp
 from yarl import URL
 
 from ratelimit.errors import BadSettings, HostNotTrusted, RateLimitError, RequestFailed, printable
+from ratelimit.wire.masking import Mask
 from ratelimit.wire.messages import Reply, Request
 
 _PIECE = 64 * 1024
@@ -111,6 +113,7 @@ class Transport:
     def __init__(self, endpoint: Endpoint, bounds: Bounds | None = None, *, connections: int = 1000) -> None:
         self._endpoint = endpoint
         self._host = endpoint.host
+        self._mask = Mask(endpoint.headers)
         # Given with each request: aiohttp sends those of a session to the proxy as well.
         self._headers = {"Content-Type": "application/json", **endpoint.headers}
         self._bounds = bounds or Bounds()
@@ -143,14 +146,14 @@ class Transport:
 
     async def post(self, request: Request) -> Reply:
         """Send a request and return its whole reply; raises `Unsent` or `NoAnswer`."""
-        with _Translated(self._host):
+        with _Translated(self._host, self._mask):
             async with asyncio.timeout(self._bounds.connect + self._bounds.first_byte) as timer:
                 response = await self._open(request)
                 try:
                     body = await self._whole(response, timer)
                 finally:
                     response.close()  # does nothing where the reply was read to its end
-        return Reply(response.status, response.headers, body)
+        return Reply(response.status, self._mask.rows(response.headers), self._mask.body(body))
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
@@ -159,11 +162,11 @@ class Transport:
         Time runs only while a piece is waited for: what the caller does with the last one takes as long as it takes.
         """
         bounds = self._bounds
-        with _Translated(self._host):
+        with _Translated(self._host, self._mask):
             async with asyncio.timeout(bounds.connect + bounds.first_byte):
                 response = await self._open(request)
         try:
-            yield Reply(response.status, response.headers, b""), self._pieces(response)
+            yield Reply(response.status, self._mask.rows(response.headers), b""), self._pieces(response)
         finally:
             response.close()  # does nothing where the reply was read to its end
 
@@ -190,7 +193,7 @@ class Transport:
                 raise AssertionError("a form with a file is multipart")
             data, headers["Content-Type"] = writer, writer.content_type
         url = self._endpoint.address(path, query or {})
-        with _Translated(self._host):
+        with _Translated(self._host, self._mask):
             async with asyncio.timeout(bounds.connect + bounds.first_byte):
                 response = self._unredirected(
                     await self._session.request(
@@ -198,7 +201,7 @@ class Transport:
                     )
                 )
         try:
-            yield Reply(response.status, response.headers, b""), self._pieces(response, endless=True)
+            yield Reply(response.status, self._mask.rows(response.headers), b""), self._pieces(response, endless=True)
         finally:
             response.close()
 
@@ -219,12 +222,8 @@ class Transport:
     def _unredirected(self, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
         if 300 <= response.status < 400:
             response.close()
-            raise RequestFailed(
-                response.status,
-                "redirect_refused",
-                f"{self._host} redirects to {response.headers.get('Location', 'nowhere')[:200]}; the key is not sent "
-                f"there. Correct the base URL",
-            )
+            where = self._mask.text(response.headers.get("Location", "nowhere"))
+            raise HostNotTrusted(self._host, f"it redirects to {where[:200]}")
         return response
 
     async def _whole(self, response: aiohttp.ClientResponse, timer: asyncio.Timeout) -> bytes:
@@ -249,14 +248,14 @@ class Transport:
         end = math.inf if endless else clock() + bounds.reply
         left = math.inf if endless else bounds.body
         while not response.content.at_eof():
-            with _Translated(self._host):
+            with _Translated(self._host, self._mask):
                 async with asyncio.timeout_at(min(clock() + bounds.between_bytes, end)):
                     piece = await response.content.readany()
             left -= len(piece)
             if left < 0:
                 raise self._too_large(response)
             if piece:
-                yield piece
+                yield self._mask.body(piece)
 
     def _too_large(self, response: aiohttp.ClientResponse) -> RequestFailed:
         return RequestFailed(
@@ -269,10 +268,11 @@ class Transport:
 class _Translated:
     """Says in two words of ours what aiohttp says in thirty."""
 
-    __slots__ = ("_host",)
+    __slots__ = ("_host", "_mask")
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, mask: Mask) -> None:
         self._host = host
+        self._mask = mask
 
     def __enter__(self) -> None:
         pass
@@ -281,25 +281,25 @@ class _Translated:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and not isinstance(error, RateLimitError | RuntimeError):
-            raise _translation(self._host, error) from None
+            raise _translation(self._host, error, self._mask.text(_words(error))) from None
 
 
-def _translation(host: str, error: Exception) -> Exception:
+def _translation(host: str, error: Exception, said: str) -> Exception:
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return HostNotTrusted(host, str(error.certificate_error))
         case aiohttp.ClientSSLError():
-            return HostNotTrusted(host, _words(error))
+            return HostNotTrusted(host, said)
         case aiohttp.ClientHttpProxyError() if error.status in _PROXY_REFUSES:
             return HostNotTrusted(host, f"the proxy answered {error.status} {error.message}")
         case aiohttp.ClientHttpProxyError():
             return Unsent(f"no connection to {host}: the proxy answered {error.status} {printable(error.message)}")
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return Unsent(f"no connection to {host}: {_words(error)}")
+            return Unsent(f"no connection to {host}: {said}")
         case TimeoutError():
             return NoAnswer(f"{host} was silent for too long")
         case aiohttp.ClientError() | OSError():
-            return NoAnswer(f"the exchange with {host} broke off: {_words(error)}")
+            return NoAnswer(f"the exchange with {host} broke off: {said}")
     return error
 
 

@@ -284,7 +284,7 @@ def test_a_torn_tail_that_cannot_be_kept_is_not_cut(tmp_path: Path) -> None:
     (tmp_path / "o.jsonl.torn").mkdir()
     with pytest.raises(OutputUnusable) as caught:
         recovered(tmp_path / "o.jsonl")
-    assert str(caught.value) == (f"cannot use {tmp_path / 'o.jsonl'}: Is a directory; see to the disk, then run again")
+    assert str(caught.value) == f"cannot use {tmp_path / 'o.jsonl.torn'}: Is a directory; choose another output"
     assert (tmp_path / "o.jsonl").read_bytes() == b"half"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from wire_rig import CHAT, KEY, MODEL, Act, Raw, after, ask, head, make, missing, reply, served, then_close, then_reset
 
-from ratelimit.errors import BadSettings, NotAnswered, RateLimitError, RequestFailed
+from ratelimit.errors import BadSettings, HostNotTrusted, NotAnswered, RateLimitError
 from ratelimit.limits.bucket import DAY, MINUTE, Limit
 from ratelimit.wire.messages import request
 from ratelimit.wire.retry import Policy
@@ -204,8 +204,7 @@ async def test_a_redirect_is_refused() -> None:
     there = "https://elsewhere.example/v1"
     message, _, _ = await failure(reply(b"", 307, {"Location": there}))
     assert message == (
-        f"the service answered 307 redirect_refused: 127.0.0.1 redirects to {there}; the key is not sent there. "
-        f"Correct the base URL"
+        f"127.0.0.1 is not to be trusted with the key: it redirects to {there}; check the base URL and the proxy"
     )
 
 
@@ -214,11 +213,14 @@ async def test_the_key_goes_nowhere_else(status: int) -> None:
     async with Raw(reply()) as other:
         away = reply(b"", status, {"Location": other.url})
         async with served(away, policy=ONCE) as (server, client):
-            with pytest.raises(RequestFailed):
+            with pytest.raises(HostNotTrusted):
                 await client.send(ask())
-            with pytest.raises(RequestFailed):
-                async with client.stream(ask(stream=True)):
-                    pass
+            with pytest.raises(HostNotTrusted):
+                await client.send(ask())
+            async with make(server.url, policy=ONCE) as another:
+                with pytest.raises(HostNotTrusted):
+                    async with another.stream(ask(stream=True)):
+                        pass
             assert (len(server.requests), other.requests) == (2, [])
 
 

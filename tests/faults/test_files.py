@@ -1,0 +1,152 @@
+"""Disks that are full, files that are gone, power that is cut: nothing torn, nothing lost, one sentence, resumable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checking import check
+from jobbing import Place, batch_line
+from killing import RATELIMIT, environment, mock, write_requests
+
+from ratelimit.errors import AlreadyRunning, OutputFailed
+from ratelimit.jobs import lines
+from ratelimit.jobs.job import Watcher
+from ratelimit.jobs.journal import Journal
+from ratelimit.testing.mock import MockServer
+from ratelimit.wire.client import Client
+
+ROWS = 60
+EXPECTED = {f"row-{n}": f"what is row-{n}?" for n in range(ROWS)}
+
+
+class Meanwhile(Watcher):
+    """Does something to a run that has ten answers."""
+
+    def __init__(self, *commands: list[str]) -> None:
+        self._commands = commands
+
+    async def watch(self, runner: Any, client: Client) -> None:
+        while runner.tally.answers < 10:  # noqa: ASYNC110 - nothing tells of answers but the count
+            await asyncio.sleep(0.01)
+        for command in self._commands:
+            subprocess.run(command, check=True)  # noqa: ASYNC221 - the run is to find it done
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32k,mode=700", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("only root can mount a disk of 32 KiB")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
+    expected = write_requests(tmp_path / "requests.jsonl", ROWS)
+    output, log = small_disk / "results.jsonl", tmp_path / "served.jsonl"
+    command = [*RATELIMIT, "run", str(tmp_path / "requests.jsonl"), "-o", str(output), "--quiet", "--concurrency", "8"]
+    with mock("--tier", "tier-5", "--log", str(log)) as url:
+        full = subprocess.run(command, env=environment(url), capture_output=True, text=True, check=False)
+        assert (full.returncode, full.stderr.count("\n")) == (3, 1), full.stderr
+        assert "no space left" in full.stderr.lower()
+        left = check(output, expected, exit_code=3)
+        assert 0 < len(left.answers) < ROWS
+        subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
+        again = subprocess.run(command, env=environment(url), capture_output=True, text=True, check=False)
+    check(output, expected, exit_code=again.returncode, log=log, paid_twice=8, printed=[full.stderr, again.stderr])
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["rm", "results.jsonl"], "it was deleted or moved away while it was written"),
+        (["mv", "results.jsonl", "elsewhere.jsonl"], "it was deleted or moved away while it was written"),
+        (["cp", "--remove-destination", "requests.jsonl", "results.jsonl"], "another file was put in its place while"),
+        (["rm", "results.journal.jsonl"], "it was deleted or moved away while it was written"),
+    ],
+)
+async def test_a_file_that_is_taken_away_ends_the_run_at_once(place: Place, command: list[str], why: str) -> None:
+    place.write(batch_line(f"row-{n}") for n in range(600))
+    async with MockServer(tier="tier-1", echo=True, latency="0.2") as server:
+        try:
+            summary = await place.run(server, watcher=Meanwhile(command))
+            said = str(summary.stopped)
+        except OutputFailed as failed:  # it was found out with the last sync
+            said = str(failed)
+        assert why in said
+        assert server.stats.arrived < 600  # and not all of it into a file that nobody has
+
+
+async def test_a_lost_journal_lets_no_second_run_in(place: Place) -> None:
+    with Journal(place.output):
+        (place.path / "results.journal.jsonl").unlink()
+        with pytest.raises(AlreadyRunning):
+            Journal(place.output)
+
+
+async def test_files_are_for_their_owner_alone(place: Place) -> None:
+    place.write(batch_line(f"row-{n}") for n in range(ROWS))
+    place.output.write_bytes(b'{"torn')
+    place.output.chmod(0o600)
+    before, report = os.umask(0), place.path / "results.html"
+    try:
+        async with MockServer(tier="tier-1", echo=True) as server:
+            await place.run(server, report=report)
+    finally:
+        os.umask(before)
+    assert report.exists()
+    assert (place.path / "results.jsonl.torn").exists()
+    check(place.output, EXPECTED)
+
+
+async def test_power_cut_at_any_prefix_of_what_was_written(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Journal and results each keep any prefix of their own writes, the last of them torn; every pair is continued."""
+    writes: dict[str, list[bytes]] = {"results.jsonl": [], "results.journal.jsonl": [], "results.errors.jsonl": []}
+    whole = lines.Lines.append
+
+    def append(self: lines.Lines, record: bytes) -> None:
+        writes[self.path.name].append(record + b"\n")
+        whole(self, record)
+
+    place.write(batch_line(f"row-{n}") for n in range(12))
+    expected = {f"row-{n}": f"what is row-{n}?" for n in range(12)}
+    async with MockServer(tier="tier-5", echo=True) as server:
+        with monkeypatch.context() as recording:
+            recording.setattr(lines.Lines, "append", append)
+            await place.run(server)
+    results, journal = writes["results.jsonl"], writes["results.journal.jsonl"]
+    for kept in range(len(results)):
+        for noted in range(len(journal)):
+            replay = tmp_path / f"cut-{kept}-{noted}"
+            replay.mkdir(mode=0o700)
+            for name, parts, count in (("results.jsonl", results, kept), ("results.journal.jsonl", journal, noted)):
+                torn = parts[count][: len(parts[count]) // 2]
+                (replay / name).write_bytes(b"".join(parts[:count]) + torn)
+                (replay / name).chmod(0o600)
+            with Journal(replay / "results.jsonl") as left:
+                left.recover()
+                assert len(left.done) == kept
+                known = {f'"custom_id":"{each}"'.encode() for each in left.in_doubt}
+                assert not any(name in line for name in known for line in results[:kept])
+            if (kept + noted) % 7 == 0:  # every pair is read; one in seven is run to its end
+                again = Place(replay)
+                shutil.copy(place.requests, again.requests)
+                async with MockServer(tier="tier-5", echo=True) as server:
+                    summary = await again.run(server)
+                    assert server.stats.arrived == 12 - kept
+                check(again.output, expected, exit_code=summary.exit_code)
