@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: typed pages test demo soak lint types suite sdk sdk-envs wheel bench bench-quick clean
+.PHONY: floors typed pages test demo soak lint types suite sdk sdk-envs wheel bench bench-quick clean
 
 # The suite and its twin on the wheel each keep one core busy for minutes, so they run side by side.
 test: lint types
@@ -74,6 +74,17 @@ pages: $(VENV)/ready
 soak: $(VENV)/ready
 	$(BIN)/python tests/jobs/kill_soak.py
 
+# The core of the suite on the lowest version of everything that pyproject.toml allows.
+.venv-floors/ready: pyproject.toml tests/floors.py
+	$(PYTHON) tests/floors.py > .venv-floors.txt
+	$(PYTHON) -m venv .venv-floors
+	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -c .venv-floors.txt
+	rm .venv-floors.txt
+	touch $@
+
+floors: .venv-floors/ready
+	.venv-floors/bin/python -m pytest -q tests/wire tests/jobs tests/mock tests/faults
+
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
 
@@ -87,4 +98,4 @@ bench-quick: $(VENV)/ready
 	$(BIN)/python -m bench caps --virtual --quick
 
 clean:
-	rm -rf .venv .venv-wheel .venv-typed $(SDK_ENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .venv-floors .venv-wheel .venv-typed $(SDK_ENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from ratelimit.errors import OutputUnusable
+from ratelimit.errors import OutputUnusable, printable
 from ratelimit.jobs.summary import Summary, duration
 from ratelimit.jobs.tally import Point, Tally
 
@@ -51,7 +51,7 @@ def page(summary: Summary, tally: Tally) -> str:
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'><title>ratelimit: a run</title>",
         f"<style>{_STYLE}</style><h1>A run of {summary.answered + summary.failed:,} requests</h1>",
-        f"<p class='stopped'>Stopped: {escape(summary.stopped)}</p>" if summary.stopped else "",
+        f"<p class='stopped'>Stopped: {escape(printable(summary.stopped))}</p>" if summary.stopped else "",
         _facts(summary),
         "<h2>Requests sent in a minute</h2>",
         plot(points, [("var(--one)", tally.in_a_minute(lambda p: p.sent))], stretch, cap=rpm),
@@ -122,7 +122,7 @@ def _table(title: str, unit: str, rows: Mapping[str, float]) -> str:
     if not rows:
         return ""
     body = "".join(
-        f"<tr><td>{escape(name)}</td><td class='n'>{count:,.0f}</td></tr>"
+        f"<tr><td>{escape(printable(name))}</td><td class='n'>{count:,.0f}</td></tr>"
         for name, count in sorted(rows.items(), key=lambda row: -row[1])
     )
     return f"<h2>{title}</h2><table><tr><th></th><th>{unit}</th></tr>{body}</table>"
