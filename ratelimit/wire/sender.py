@@ -286,7 +286,7 @@ class Sender:
         raise Again(verdict, counts=not (verdict.limited or verdict.slowed or in_outage))
 
     def _note_failure(self, lane: Lane, verdict: Verdict) -> bool:
-        """Slow down where the service struggles; true if it is down altogether."""
+        """Slow down where the service struggles; true if so much fails that no single request is to blame."""
         if not verdict.struggling:
             self._note_answer(lane, succeeded=False)
             return False
@@ -295,9 +295,10 @@ class Sender:
         if congestion.failed(lane.in_flight + 1, asyncio.get_running_loop().time()):
             lane.resize(congestion.size)
         before = self._outage.paused
-        if (down := self._outage.failed()) and not before:
+        nobody_to_blame = self._outage.failed()
+        if self._outage.paused and not before:
             self._tell(ServiceDown, lane)
-        return down
+        return nobody_to_blame
 
     def _note_answer(self, lane: Lane, *, succeeded: bool) -> None:
         before = self._outage.paused
