@@ -13,6 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
+
+
+def needed() -> None:
+    """Leave a test out, with the reason, where there can be no server; where one must be, fail."""
+    if (why := missing()) is not None:
+        (pytest.fail if os.environ.get("NEEDS_REDIS") else pytest.skip)(why)
+
 
 def missing() -> str | None:
     """Say why there can be none here."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from redis_server import RedisServer, missing
+from redis_server import RedisServer, needed
 from sharing import Hands
 
 from ratelimit.admission.shared.memory import MemoryStore
@@ -37,7 +37,6 @@ async def store(request: pytest.FixtureRequest, hands: Hands, tmp_path: Path) ->
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A real server on a free port of this machine."""
-    if (why := missing()) is not None:
-        pytest.skip(why)
+    needed()
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server

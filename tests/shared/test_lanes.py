@@ -8,6 +8,7 @@ import pytest
 from servers import Ask, Network, Service, of_tokens, rival_steadily
 from sharing import Program, wall_clock
 
+from ratelimit.errors import SharedStoreAway
 from ratelimit.limits.bucket import DAY, MINUTE, Limit
 
 NETWORK = Network.steady(0.02, 0.3)
@@ -238,3 +239,27 @@ async def test_the_stricter_of_two_tables_holds_and_is_said_once() -> None:
         "sharing m tier-1 with 1 other program",
     ]
     assert two.notices == ["sharing m tier-1 with 1 other program"]
+
+
+async def test_a_store_that_is_slow_to_answer_at_first_is_waited_for() -> None:
+    service, store = Service.of(REQUESTS), wall_clock()
+    program = Program(1, store, REQUESTS)
+    program.line.cut = True
+    flood = asyncio.create_task(program.flood(service, NETWORK, 0, 10))
+    await asyncio.sleep(2)
+    program.line.cut = False
+    await flood
+    assert program.count(2, 10) > REQUESTS[0].rate * 8
+    assert program.count(0, 2) == 0
+
+
+async def test_a_store_that_never_answered_says_so_and_lets_nothing_pass() -> None:
+    program = Program(1, wall_clock(), REQUESTS)
+    program.line.cut = True
+    with pytest.raises(SharedStoreAway) as refused:
+        async with program.scheduler.reserve("m"):
+            pass
+    assert str(refused.value) == (
+        "shared limits at m tier-1: connection refused; start the store, or set RATELIMIT_SHARED=off if no other "
+        "program uses the key"
+    )

@@ -37,6 +37,7 @@ _PER_PROGRAM = 0.01  # more of them for each program, so that the store has the 
 _NEWS = 0.1  # seconds until what was learnt or settled is told
 _LASTS = 1.0  # seconds that a lease lasts
 _MEMBER = 5.0  # seconds that a program counts as there which wants nothing
+_PATIENCE = 5.0  # seconds for the first answer of all
 _RETRY = 0.25  # seconds between two tries while the store is away
 _AHEAD = 4  # requests since the last answer, from which on more is fetched before the purse is empty
 _LOOKED_AT = 256  # of those who wait, to see how much is wanted
@@ -68,6 +69,7 @@ class SharedLedger(LocalLedger):
         self._number = 0
         self._total: dict[str, float] = {}
         self._epoch = 0.0
+        self._began = loop.time()
         self._answered_at = -inf
         self._part = 0.0
         self._has_company = False
@@ -221,7 +223,7 @@ class SharedLedger(LocalLedger):
         except (RateLimitError, TimeoutError) as error:
             self._miss(error)
         else:
-            self._sent = None
+            self._sent = self._broken = None
             self._ends = sent.ends
             self._take_in(sent, answer)
             self._plan(sent, answer)
@@ -343,16 +345,16 @@ class SharedLedger(LocalLedger):
     def _miss(self, error: Exception) -> None:
         """Note that no answer came; after a moment it is asked again."""
         now = self._clock()
-        if not self._epoch:
+        self._caller.not_before = now + _RETRY
+        self._caller.call_by(now + _RETRY)
+        if not self._epoch:  # nobody knows yet what our part would be
             known = isinstance(error, RateLimitError) and not isinstance(error, StoreAway)
-            self._broken = error if known else SharedStoreAway(self._member.lane, str(error) or "no answer")
-            return
-        if not self._away:
+            if known or now - self._began > _PATIENCE:
+                self._broken = error if known else SharedStoreAway(self._member.lane, str(error) or "no answer")
+        elif not self._away:
             self._away = True
             self._mirror.cut(self._part, self._purse, now)
             meanwhile = "nothing is sent" if self._member.stops else f"{self._part:.0%} of each limit is used"
             self._crowd.notice(
                 f"the store that shares {self._member.lane} does not answer: {meanwhile} until it is back"
             )
-        self._caller.not_before = now + _RETRY
-        self._caller.call_by(now + _RETRY)
