@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: floors typed pages test demo soak lint types suite sdk sdk-envs wheel bench bench-quick clean
+.PHONY: floors typed pages test demo soak lint types suite sdk sdk-envs ray wheel bench bench-quick clean
 
 # The suite and its twin on the wheel each keep one core busy for minutes, so they run side by side.
 test: lint types
@@ -45,6 +45,15 @@ sdk-envs: $(SDK_ENVS:=/ready)
 
 sdk: sdk-envs
 	set -e; for env in $(SDK_ENVS); do echo "tests/sdk in $$env"; $$env/bin/python -m pytest -q tests/sdk; done
+
+# Jobs on a cluster, in an environment that has Ray: half a gigabyte, so it is kept from run to run.
+.venv-ray/ready: pyproject.toml
+	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' pytest pytest-asyncio hypothesis
+	touch $@
+
+ray: .venv-ray/ready
+	.venv-ray/bin/python -m pytest -q tests/cluster
 
 # The same suite once more, against what a user installs: the built wheel, outside the checkout.
 wheel: $(VENV)/ready

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from ratelimit.admission.events import Observers
 from ratelimit.admission.gate import Gate
 from ratelimit.admission.scheduler import Scheduler
+from ratelimit.admission.shared.store import Store
 from ratelimit.errors import NoKey
 from ratelimit.limits.bucket import DAY, MINUTE, Limit
 from ratelimit.limits.tiers import Table, load
@@ -74,9 +75,13 @@ def make_scheduler(
     observer: Observers = None,
     spent: Spent | None = None,
     elapsed: float = 0,
+    store: Store | None = None,
 ) -> Scheduler:
-    """Return a scheduler for the tier of the settings; `spent` is what an earlier process had used."""
-    shares = settings.shared not in {None, "off"}
+    """Return a scheduler for the tier of the settings; `spent` is what an earlier process had used.
+
+    `store` is where limits are shared, if that is not for the settings to say.
+    """
+    shares = store is not None or settings.shared not in {None, "off"}
     return Scheduler(
         shared_limits_of(settings, table) if shares else limits_of(settings, table),
         concurrency=settings.concurrency,
@@ -86,7 +91,7 @@ def make_scheduler(
         observer=observer,
         resume=spent,
         elapsed=elapsed,
-        ledgers=Sharing(settings) if shares else None,
+        ledgers=Sharing(settings, store) if shares else None,
     )
 
 
@@ -97,10 +102,11 @@ def make_sender(
     observer: Observers = None,
     spent: Spent | None = None,
     elapsed: float = 0,
+    store: Store | None = None,
 ) -> Sender:
     """Return what sends requests through the gate, whoever does the sending."""
     gate = Gate(
-        make_scheduler(settings, table, observer=observer, spent=spent, elapsed=elapsed),
+        make_scheduler(settings, table, observer=observer, spent=spent, elapsed=elapsed, store=store),
         table.find,
         for_input=table.for_input,
         formula=None if settings.charge_formula == "auto" else settings.charge_formula,
@@ -144,10 +150,11 @@ def make_client(
     observer: Observers = None,
     spent: Spent | None = None,
     elapsed: float = 0,
+    store: Store | None = None,
 ) -> Client:
     """Return a client, to be opened with `async with`."""
     table = table or make_table(settings)
-    sender = make_sender(settings, table, observer=observer, spent=spent, elapsed=elapsed)
+    sender = make_sender(settings, table, observer=observer, spent=spent, elapsed=elapsed, store=store)
     return Client(sender, make_transport(settings), concurrency=settings.concurrency)
 
 

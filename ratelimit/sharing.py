@@ -28,6 +28,7 @@ from ratelimit.settings import Settings
 
 OFF = "off"
 FILE = "file"
+GIVEN = "given"
 
 
 def microseconds() -> int:
@@ -64,14 +65,14 @@ def group_of(settings: Settings, lane: str) -> str:
 
 
 class Sharing:
-    """Makes the ledgers of one program's lanes, all with one store."""
+    """Makes the ledgers of one program's lanes, all with one store: that of the settings, or one that is given."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
         self._settings = settings
-        self._address = settings.shared or OFF
-        self._asked_for = settings.origin("shared") != "the default"
+        self._address = settings.shared or OFF if store is None else GIVEN
+        self._asked_for = store is not None or settings.origin("shared") != "the default"
         self._holder = uuid4().hex
-        self._store: Store | None = None
+        self._store = store
 
     async def check(self) -> None:
         """Raise for a store that cannot be used; where nobody has asked for it, say so and go on without."""

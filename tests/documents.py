@@ -31,7 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _USUAL = "http://127.0.0.1:8000"
 _ELSEWHERE = ("pip ", "python3 -m venv", "make", ".venv/bin/", "git ", "ratelimit completion", "redis-server")
-_FOREIGN = re.compile(r"^(?:import|from) (openai|langchain\w*|instructor)\b", re.MULTILINE)
+_FOREIGN = re.compile(r"^(?:import|from) (openai|langchain\w*|instructor|ray)\b", re.MULTILINE)
 _BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Why?"}], "max_completion_tokens": 50}
 
 

@@ -1,6 +1,6 @@
 """What many workers have answered between them: a directory in which each appends to a file of its own.
 
-    checkpoint/worker-6f2c….jsonl    one line per answer or failure, as the Batch API writes them
+    checkpoint/worker-….jsonl        one line per answer or failure, as the Batch API writes them
 
 Nobody else writes a worker's file, so nothing has to be locked, on whatever storage the directory lies; everybody reads
 all of them, so a row that any worker has answered is asked by none again, whoever has been killed since. A worker that
@@ -13,6 +13,7 @@ tables, some thirty bytes a row.
 from __future__ import annotations
 
 import asyncio
+import os
 from array import array
 from contextlib import suppress
 from pathlib import Path
@@ -76,7 +77,7 @@ class Checkpoint:
     def __init__(self, directory: Path, *, retry_failed: bool = False) -> None:
         self._directory = prepare(directory)
         self._retry_failed = retry_failed
-        self._own = Lines(directory / f"worker-{uuid4().hex}.jsonl")
+        self._own = Lines(directory / f"worker-{os.getpid()}-{uuid4().hex}.jsonl")
         self._files: list[Path] = []
         self._read: dict[Path, int] = {}  # how far
         self._places = Places()

@@ -1,0 +1,51 @@
+"""What runs under Ray itself: by `make ray`, in an environment that has it, on one cluster of this machine."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_HERE = importlib.util.find_spec("ray") is not None
+collect_ignore_glob = [] if _HERE else ["test_*.py"]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not _HERE:
+        terminalreporter.write_line("tests/cluster is left to `make ray`: the ray package is not installed here")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("default"))  # Ray's own are its own
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings come from the test alone."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[Any]:
+    """Ray, with a cluster of two cores that nobody else can reach."""
+    found = importlib.import_module("ray")
+    importlib.import_module("ray.data")
+    found.init(
+        num_cpus=2,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=128 * 1024 * 1024,
+        logging_level="warning",
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}},  # where the tests' own modules are
+    )
+    found.data.DataContext.get_current().enable_progress_bars = False
+    yield found
+    found.shutdown()

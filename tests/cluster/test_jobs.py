@@ -1,0 +1,166 @@
+"""Jobs on a cluster: rows in, rows out, one key's limits over all workers, and nothing lost or paid twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobbing import batch_line
+from killing import environment, mock, statistics, write_requests
+
+from ratelimit.errors import BadSettings, NoKey, OutputUnusable
+from ratelimit.ray import infer
+from ratelimit.ray.luggage import Luggage
+from ratelimit.secret import Secret
+from ratelimit.settings import load_settings
+
+KEY = "sk-CANARY-4711-not-to-be-seen"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_job.py"
+UNLIMITED = ("--tier", "tier-5", "--rpm", "1000000", "--tpm", "1000000000")
+
+
+def content(row: dict[str, Any]) -> str:
+    found: str = json.loads(row["result"])["choices"][0]["message"]["content"]
+    return found
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def workers_in(checkpoint: Path) -> list[int]:
+    """The processes that write there."""
+    found = [re.match(r"worker-(\d+)-", path.name) for path in checkpoint.iterdir()]
+    return [int(each[1]) for each in found if each]
+
+
+def lines_in(checkpoint: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in checkpoint.iterdir())
+
+
+def test_rows_come_back_with_their_answers_and_what_is_wrong_with_them(ray: Any, tmp_path: Path) -> None:
+    def request(row: dict[str, Any]) -> Any:
+        message = {"role": "user", "content": row["text"], "name": None}
+        body = {"model": "gpt-4o-mini", "messages": [message], "max_tokens": 100 // row["n"]}
+        return {"custom_id": f"q{row['n']}", "body": body}
+
+    rows = [{"n": n, "text": f"what is {n}?", "error": "of an earlier run"} for n in range(20)]
+    with mock(*UNLIMITED) as url:
+        settings: dict[str, Any] = {
+            "checkpoint": tmp_path / "c",
+            "base_url": url,
+            "api_key": KEY,
+            "workers": 1,
+            "batch_size": 7,
+        }
+        table = infer(ray.data.from_items(rows), request, **settings).sort("n")
+        first, *others = table.take_all()
+        before = statistics(url)["arrived"]
+        assert infer(ray.data.from_items(rows), request, **settings).sort("n").take_all() == [first, *others]
+        assert statistics(url)["arrived"] == before == 19
+    assert first == {
+        **rows[0],
+        "result": None,
+        "error": "request_invalid: ZeroDivisionError: integer division or modulo by zero; mend this row of the input",
+    }
+    assert [row["error"] for row in others] == [None] * 19
+    assert [content(row) for row in others] == [f"what is {n}?" for n in range(1, 20)]
+
+
+def test_what_is_wrong_with_the_job_is_said_before_it_begins(ray: Any, tmp_path: Path) -> None:
+    rows = ray.data.from_items([{"request": "{}"}])
+    with pytest.raises(NoKey):
+        infer(rows, checkpoint=tmp_path / "c")
+    with pytest.raises(BadSettings):
+        infer(rows, checkpoint=tmp_path / "c", api_key=KEY, teir="tier-1")
+    with pytest.raises(OutputUnusable):
+        infer(rows, checkpoint=__file__, api_key=KEY)
+
+
+def test_the_key_is_seen_nowhere(ray: Any, tmp_path: Path) -> None:
+    with mock(*UNLIMITED, "--fault", "invalid_key:times=1") as url:
+        rows = ray.data.from_items([{"request": batch_line(f"row-{n}")} for n in range(4)])
+        dataset = infer(rows, checkpoint=tmp_path / "c", base_url=url, api_key=KEY, workers=1)
+        (error,) = {row["error"] for row in dataset.take_all()}
+    assert error.startswith("key_rejected: ")
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    places = [path for root in (session, tmp_path) for path in root.rglob("*") if path.is_file()]
+    assert len(places) > 10
+    assert [path for path in places if KEY.encode() in path.read_bytes()] == []
+    assert KEY not in f"{dataset!r}{dataset.stats()}{error}"
+
+
+def test_a_killed_worker_costs_what_it_had_in_flight_and_no_row(ray: Any, tmp_path: Path) -> None:
+    count, in_flight = 600, 16
+    rows = ray.data.from_items([{"n": n, "request": batch_line(f"row-{n}")} for n in range(count)])
+    checkpoint = tmp_path / "c"
+    with mock(*UNLIMITED, "--latency", "0.1") as url:
+        done: list[dict[str, Any]] = []
+        settings: dict[str, Any] = {"base_url": url, "api_key": KEY, "tier": "tier-5", "concurrency": in_flight}
+        dataset = infer(rows, checkpoint=checkpoint, batch_size=50, **settings)
+        job = threading.Thread(target=lambda: done.extend(dataset.take_all()))
+        job.start()
+        until(lambda: checkpoint.exists() and lines_in(checkpoint) > count / 4)
+        os.kill(workers_in(checkpoint)[0], signal.SIGKILL)
+        assert lines_in(checkpoint) < count
+        job.join(120)
+        counts = statistics(url)
+    assert sorted(row["n"] for row in done) == list(range(count))
+    assert [content(row) for row in done] == [f"what is row-{row['n']}?" for row in done]
+    assert counts["statuses"]["200"] <= count + in_flight
+    assert len(workers_in(checkpoint)) == 3
+
+
+def test_a_killed_driver_costs_what_was_in_flight_and_no_row(ray: Any, tmp_path: Path) -> None:
+    count = 600
+    expected = write_requests(tmp_path / "requests.jsonl", count)
+    checkpoint = tmp_path / "c"
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, str(EXAMPLE), "requests.jsonl", "results", "--checkpoint", "c", "--address", address]
+    with mock(*UNLIMITED, "--latency", "0.1") as url:
+        settings = {**environment(url), "RATELIMIT_TIER": "tier-5", "RATELIMIT_CONCURRENCY": "16"}
+        with subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+            until(lambda: checkpoint.exists() and lines_in(checkpoint) > count / 4)
+            driver.kill()
+        assert lines_in(checkpoint) < count
+        subprocess.run(command, env=settings, check=True, capture_output=True)
+        counts = statistics(url)
+    answered = ray.data.read_parquet(str(tmp_path / "results")).take_all()
+    assert sorted(map(content, answered)) == sorted(expected.values())
+    assert counts["statuses"]["200"] <= count + 2 * 16
+
+
+def test_all_workers_together_keep_to_one_limit(ray: Any, tmp_path: Path) -> None:
+    rows = ray.data.from_items([{"request": batch_line(f"row-{n}")} for n in range(1150)])
+    with mock("--tier", "tier-1", "--rpm", "900", "--latency", "0.3") as url:
+        done = infer(
+            rows, checkpoint=tmp_path / "c", base_url=url, api_key=KEY, tier="tier-1", rpm=900, batch_size=100
+        ).take_all()
+        counts = statistics(url)
+    assert [row["error"] for row in done] == [None] * 1150
+    assert sum(counts["refused"].values()) <= 1
+    second = [each["admitted"] for each in counts["timeline"]]
+    burst = next(number for number in range(len(second)) if sum(second[: number + 1]) > 900)
+    steady = second[burst + 2 : -2]
+    assert sum(steady) >= 0.95 * 15 * len(steady)
+
+
+def test_what_carries_the_settings_shows_no_key() -> None:
+    luggage = Luggage(load_settings(api_key=KEY, tier="tier-2"))
+    assert repr(luggage) == "<Luggage: the settings of a worker>"
+    assert pickle.loads(pickle.dumps(luggage)).settings == luggage.settings
+    assert luggage.settings.api_key == Secret(KEY)
