@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 # The suite and its twin on the wheel each keep one core busy for minutes, so they run side by side.
 test: lint types
 	$(MAKE) --no-print-directory -j2 --output-sync=target suite wheel
-	$(MAKE) --no-print-directory bench-quick sdk
+	$(MAKE) --no-print-directory bench-quick sdk ray
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ratelimit needs Python 3.11 or newer; say make PYTHON=/path/to/python3.11")'
@@ -107,4 +107,4 @@ bench-quick: $(VENV)/ready
 	$(BIN)/python -m bench caps --virtual --quick
 
 clean:
-	rm -rf .venv .venv-floors .venv-wheel .venv-typed $(SDK_ENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .venv-ray .venv-floors .venv-wheel .venv-typed $(SDK_ENVS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
