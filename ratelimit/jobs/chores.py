@@ -72,6 +72,7 @@ class Chores:
         options, clock = self._options, asyncio.get_running_loop().time
         end = None if options.deadline is None else clock() + options.deadline
         started = clock()
+        used_up: set[str] = set()
         while not self._over.is_set():
             began = clock()
             pause = min(max(_LOOK_EVERY, (began - started) / 600), 10 * _LOOK_EVERY)  # less often in a run of days
@@ -81,8 +82,11 @@ class Chores:
             for lane in self._scheduler.snapshot():
                 if lane.waiting_for:
                     self._tally.waited[lane.waiting_for] += clock() - began
-                if options.pause_at_daily_limit and lane.waiting_for in _DAYS:
-                    self._stop(Stopped(f"the daily limit of {lane.name} is reached; run again tomorrow for the rest"))
+            before, used_up = used_up, {lane.name for lane in self._scheduler.snapshot() if lane.waiting_for in _DAYS}
+            # Seen twice, for the last request of a day may wait a moment for what is kept back.
+            if options.pause_at_daily_limit and (reached := before & used_up):
+                name = min(reached)
+                self._stop(Stopped(f"the daily limit of {name} is reached; run again tomorrow for the rest"))
 
     async def _pause(self, seconds: float) -> None:
         try:

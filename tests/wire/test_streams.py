@@ -226,7 +226,7 @@ async def test_leaving_after_the_last_word_is_not_early() -> None:
                 if b"[DONE]" in piece:
                     break
         assert (client.count.succeeded, client.count.output_tokens) == (1, 20)
-        assert 25 < missing(client)["TPM"] <= 30
+        assert missing(client)["TPM"] == 30 - 18  # the estimate has come back meanwhile; what it missed is taken now
 
 
 async def test_a_stream_may_not_be_read_at_all() -> None:
