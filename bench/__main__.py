@@ -21,6 +21,7 @@ BENCHES = {
     "overhead": "core, admission, wire, dropin and mock_ceiling in turn",
     "scale": "how cost grows with requests, waiters and lanes",
     "soak": "long at a large tier with faults: nothing grows, nothing is lost",
+    "shared": "programs that share one key's limits: what they use together, through death and outage",
     "docs": "write the figures into docs/benchmarks.md and README.md (--check: see that they agree)",
 }
 _OVERHEAD = ("core", "admission", "wire", "dropin", "mock_ceiling")

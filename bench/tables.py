@@ -211,6 +211,22 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "to_application": "to one route",
         "to_handler": "to no router",
     },
+    "shared": {
+        "store": "Kept in",
+        "what": "programs",
+        "bound": "bound by",
+        "utilisation": "used of the cap",
+        "meanwhile": "from fault to recovery",
+        "hungry": "by the hungry one",
+        "heavy": "by the heavy one",
+        "refused_per_1000": "429s per 1,000",
+        "refused_amid_faults_per_1000": "with faults",
+        "cpu_us": "CPU per admission, µs",
+        "cpu_us_more": "more than alone, µs",
+        "to_alone": "times alone",
+        "wait_p99_ms": "waited without need, p99 ms",
+        "took_s": "took, s",
+    },
     "soak": {
         "tier": "Tier",
         "seconds": "seconds",
@@ -265,6 +281,7 @@ TABLES: Mapping[str, Callable[[Record], str]] = {
     "jobs": plain,
     "mock_ceiling": plain,
     "scale": scale,
+    "shared": plain,
     "soak": plain,
 }
 
