@@ -57,7 +57,7 @@ class RedisStore:
             ) from None
         version = str(told.get("redis_version", "0"))
         if int(version.partition(".")[0]) < _OLDEST:
-            raise StoreUnusable(self.where, f"is Redis {version}", f"use Redis {_OLDEST} or later, or Valkey")
+            raise self._old(f"Redis {version}")
 
     async def lease(self, group: str, ask: Ask) -> Answer:
         """Take a program's word and give it a lease."""
@@ -80,8 +80,11 @@ class RedisStore:
         """Wait for `work`, with what goes wrong as one of our errors; none of theirs shows the password."""
         try:
             return await work
-        except (wrong.AuthenticationError, wrong.NoPermissionError) as error:
-            raise self._unusable(f"does not let us in ({error})", "put user and password into the URL") from None
+        except wrong.AuthenticationError as error:
+            raise self._locked(str(error)) from None
+        except wrong.NoPermissionError:
+            remedy = f"allow it all commands on {PREFIX}*, or put another user into the URL"
+            raise self._unusable("does not let this user do what is needed", remedy) from None
         except (wrong.OutOfMemoryError, wrong.ResponseError) as error:
             raise self._refusal(str(error)) from None
         except (wrong.RedisError, OSError) as error:
@@ -95,8 +98,22 @@ class RedisStore:
         if "OOM" in why or "maxmemory" in why:
             return self._unusable("is full (maxmemory)", "give it more memory, or let it evict keys that expire")
         if "NOAUTH" in why or "WRONGPASS" in why:
-            return self._unusable(f"does not let us in ({why})", "put user and password into the URL")
+            return self._locked(why)
+        if "unknown command" in why and "HELLO" in why:
+            return self._old(f"older than Redis {_OLDEST}")
+        if "DB index" in why:
+            return self._unusable(
+                f"has no such database ({why})", "use a lower number in the URL, such as redis://HOST/0"
+            )
         return StoreAway(why)
+
+    def _old(self, age: str) -> StoreUnusable:
+        return self._unusable(f"is {age}", f"use Redis {_OLDEST} or later, or Valkey")
+
+    def _locked(self, why: str) -> StoreUnusable:
+        """Return that we are not let in; what the server says is long, and is about its protocol."""
+        short = "wrong user or password" if "invalid" in why or "WRONGPASS" in why else "it wants a password"
+        return self._unusable(f"does not let us in ({short})", "put user and password into the URL")
 
     def _unusable(self, problem: str, remedy: str) -> StoreUnusable:
         return StoreUnusable(self.where, problem, remedy)
