@@ -79,9 +79,10 @@ pages: $(VENV)/ready
 	$(BIN)/python docs/make/commands.py
 	$(BIN)/python docs/make/picture.py
 
-# Kills a job two hundred times over; some five minutes.
+# Kills a job two hundred times over, some five minutes; then what is generated in the suite, at length.
 soak: $(VENV)/ready
 	$(BIN)/python tests/jobs/kill_soak.py
+	$(BIN)/python -m pytest -q --hypothesis-profile=soak tests/faults/test_foreign_bytes.py
 
 # The core of the suite on the lowest version of everything that pyproject.toml allows.
 .venv-floors/ready: pyproject.toml tests/floors.py

@@ -74,7 +74,7 @@ SERVES = "aiohttp.web"
 SENDS = ("aiohttp.Client", "aiohttp.client", "aiohttp.TCPConnector", "aiohttp.request")
 
 PURE = ("errors", "limits", "secret")
-FILES = ("limits.tiers", "limits.tables", "limits.merging")  # the tables come from files
+FILES = ("limits.tiers", "limits.tables", "limits.merging", "limits.toml")  # the tables come from files
 IMPURE = {"asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "random", "secrets", "select", "selectors"}
 IMPURE |= {"signal", "socket", "subprocess", "tempfile", "threading", "time", "pathlib", "tomllib", "shutil"}
 OF_FILES = {"pathlib", "tomllib", "os", "io"}

@@ -349,7 +349,7 @@ def test_what_the_system_says_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError(13, "Permission denied")
 
     _wrote("pyproject.toml", "")
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     assert complaint() == "pyproject.toml cannot be read (Permission denied): correct it, or remove it"
 
 

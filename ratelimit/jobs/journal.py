@@ -53,6 +53,8 @@ class _Entry(msgspec.Struct, frozen=True):
     at: float = 0
 
 
+_DIGESTS = 2**64
+
 _result = msgspec.json.Decoder(_Result)
 _entry = msgspec.json.Decoder(_Entry)
 
@@ -168,6 +170,8 @@ class Journal:
                 entry = _entry.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue  # a damaged line only means that less is known
+            if not 0 <= entry.content < _DIGESTS:
+                continue
             if entry.sent is not None:
                 key = digest(entry.sent.encode())
                 self._sent.add(key)

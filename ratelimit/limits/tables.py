@@ -8,7 +8,6 @@ ours and names the file, the table, the key, and what to write; what a file hold
 from __future__ import annotations
 
 import difflib
-import tomllib
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from ratelimit.errors import BadTable, printable, toml_key
 from ratelimit.limits.merging import State, over, place, table
 from ratelimit.limits.tiers import Grade, Table
+from ratelimit.limits.toml import parse_toml
 
 _MOST = 10**12
 """No amount is as large; the largest published is 15e9."""
@@ -269,7 +269,7 @@ def parse(file: Path) -> dict[str, Any]:
 
 def _toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+        return parse_toml(file.read_bytes(), encoding="utf-8-sig")
     except FileNotFoundError:
         raise BadTable(file, "", "there is no such file", "check the path, or leave the setting out") from None
     except IsADirectoryError:

@@ -7,7 +7,6 @@ misspelt name.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,8 +14,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ratelimit.errors import BadSettings, printable
+from ratelimit.limits.toml import parse_toml
 from ratelimit.secret import Secret
 from ratelimit.settings.declared import AZURE_KEY, LOWER, NAMES, PREFIX, TYPES, VENDOR, in_environment, unknown
+
+_MOST_DOTENV = 100_000  # bytes; parsing takes a second for each megabyte or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ def dotenv() -> Mapping[str, object]:
 
 def _parsed_dotenv(path: Path) -> tuple[Mapping[str, object], str]:
     """Return what a file sets, or which line should set something of ours and does not: parsing leaves it out."""
+    if (size := path.stat().st_size) > _MOST_DOTENV:
+        return {}, f"it has {size:,} bytes, at most {_MOST_DOTENV:,} are read"
     from pydantic_settings import BaseSettings, DotEnvSettingsSource  # noqa: PLC0415 - as above
 
     said = DotEnvSettingsSource(BaseSettings, path, "utf-8", case_sensitive=True).env_vars
@@ -108,8 +112,10 @@ def _table(path: Path, header: tuple[str, ...]) -> tuple[Mapping[str, object], t
 
 def _parsed(path: Path) -> tuple[dict[str, Any], str]:
     try:
-        return tomllib.loads(path.read_text("utf-8")), ""
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse_toml(path.read_bytes()), ""
+    except RecursionError:
+        return {}, "its values are nested too deeply"
+    except (OSError, ValueError) as error:
         return {}, _unreadable(error)
 
 
@@ -168,5 +174,9 @@ def _tidied(name: str, value: object) -> object:
         return value
     value = value.strip()
     if name == "tiers_file":
-        return Path(value).expanduser()
+        path = Path(value)
+        try:
+            return path.expanduser()
+        except RuntimeError:  # of nobody who is known; by this name it will not be found
+            return path
     return value.lower().replace(" ", "-") if name in LOWER else value

@@ -8,6 +8,7 @@ stop      nothing can succeed until somebody acts: the key, the credits
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,6 +33,7 @@ _CURABLE = {408, 409, 425}  # of those below 500
 _INCURABLE = {501, 505}  # of those from 500 on: the service will know the request no better next time
 _BROKEN = 500  # a 2xx that carries no JSON, or an error of no known kind, is worth as much as this
 _SHOWN = 200
+_ERROR_STATUS = re.compile("[45][0-9]{2}")
 
 # What an error inside a 200 says of itself, in its code or else its type, and the status it would have had.
 _STATUSES = {
@@ -120,6 +122,6 @@ def trouble_verdict(status: int, trouble: Trouble, observed: Observed, request_i
 def status_of(trouble: Trouble) -> int:
     """Return the status an error inside a 200 would have had."""
     code = str(trouble.code or "")
-    if code.isdecimal() and 400 <= int(code[:4]) < 600:
+    if _ERROR_STATUS.fullmatch(code):
         return int(code)
     return _STATUSES.get(code) or _STATUSES.get(trouble.type or "", _BROKEN)
