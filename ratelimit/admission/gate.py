@@ -20,6 +20,7 @@ from ratelimit.limits.headers import Observed
 from ratelimit.limits.quota import Cost, Quota
 from ratelimit.limits.tiers import Model
 
+_CHARGE = "charge"  # what a ledger calls how the service charges
 _SHORT = 100_000  # bytes; no text has more tokens than bytes, and no model calls fewer tokens than this a long input
 
 Settling = Literal["headers", "usage", "estimate"]
@@ -63,6 +64,7 @@ class Gate:
         lane = self.scheduler.lane(self._lane_of(size, model))
         if (charging := self._charging.get(lane.name)) is None:
             charging = self._charging[lane.name] = Charging(self._formula)
+        charging.adopt(lane.ledger.facts.get(_CHARGE))
         minute = _minute(lane.ledger.quota)
         check(size, model, minute.limit if minute else None)
         asked = Asked(size, model, charging, self.charges)
@@ -141,8 +143,9 @@ class GateTurn(Turn):
             bucket = _minute(quota)
             if bucket and (reading.unit, reading.limit) == ("tokens", bucket.limit.amount):
                 taken = charged(quota, hold, bucket, reading)
-                if taken is not None:
-                    self.asked.charging.learn(self.asked.size, self.asked.model, taken, bucket.limit.amount)
+                charging = self.asked.charging
+                if taken is not None and charging.learn(self.asked.size, self.asked.model, taken, bucket.limit.amount):
+                    self._lane.ledger.note(_CHARGE, " ".join(charging.formulas))
 
     def used(self, *, tokens: float | None = None) -> None:
         """End the turn: it was answered, and its usage says so many tokens."""

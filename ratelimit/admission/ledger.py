@@ -42,6 +42,7 @@ class Ledger(Protocol):
     """The quota of one lane, wherever it is kept."""
 
     quota: Quota
+    facts: dict[str, str]
 
     def attend(self, crowd: Crowd) -> None:
         """Serve these from now on; called once, before anything else."""
@@ -79,6 +80,10 @@ class Ledger(Protocol):
         """Close the lane for so long. Never awaits."""
         ...
 
+    def note(self, name: str, text: str) -> None:
+        """Let whoever shares the quota know something by name: it is in their `facts`. Never awaits."""
+        ...
+
     def missing(self) -> dict[str, float]:
         """Return what is missing from each limit, for a process that starts later; empty if that will be known."""
         ...
@@ -97,6 +102,7 @@ class LocalLedger:
         self._feedback = Feedback(self.quota, now)
         self._frontier = Frontier(self.quota)
         self._scouts: dict[Hold, set[Line]] = {}
+        self.facts: dict[str, str] = {}
 
     def attend(self, crowd: Crowd) -> None:
         """Serve these: whoever waits is told when to ask again, so nobody need be woken."""
@@ -149,6 +155,10 @@ class LocalLedger:
     def cool(self, seconds: float) -> None:
         """Close the lane for so long. Never awaits."""
         self._feedback.cool(self._clock() + min(max(seconds, 0), self._longest_wait))
+
+    def note(self, name: str, text: str) -> None:
+        """Remember it: nobody else is here."""
+        self.facts[name] = text
 
     def missing(self) -> dict[str, float]:
         """Return what is missing from each limit, for a process that starts later to resume with."""

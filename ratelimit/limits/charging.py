@@ -19,12 +19,14 @@ _TICKS = 60e6  # the service's clock cuts charges to a microsecond's worth of th
 class Charging:
     """What one lane's requests are expected to be charged."""
 
-    __slots__ = ("_fixed", "_possible", "formulas")
+    __slots__ = ("_fixed", "_possible", "formulas", "told")
 
     def __init__(self, fixed: Formula | None = None) -> None:
         self._fixed = fixed is not None
         self._possible: set[Formula] = set(FORMULAS)
         self.formulas: tuple[Formula, ...] = (fixed,) if fixed else CAREFUL
+        self.told: str | None = None
+        """What was learnt, here or by others, in words for them."""
 
     def estimate(self, size: Size, model: ModelFacts | None) -> int:
         """Return the tokens to reserve."""
@@ -43,4 +45,13 @@ class Charging:
         above = [formula for formula, n in known if n > charged]
         self._possible = set(met or above) or {_LAST_RESORT}
         self.formulas = tuple(met) or tuple(above[:1]) or (_LAST_RESORT,)
+        self.told = " ".join(self.formulas)
         return self.formulas != before
+
+    def adopt(self, told: str | None) -> None:
+        """Take over what others have learnt; a formula that is not known here says nothing."""
+        if told is None or told == self.told or self._fixed:
+            return
+        self.told = told
+        if found := tuple(formula for formula in FORMULAS if formula in told.split()):
+            self.formulas, self._possible = found, set(found)

@@ -82,7 +82,6 @@ class SharedLedger(LocalLedger):
         self._answered = False
         self._away = False
         self._broken: Exception | None = None
-        self.facts: dict[str, str] = {}
         self._new_facts: dict[str, str] = {}
 
     def attend(self, crowd: Crowd) -> None:
