@@ -82,7 +82,8 @@ pages: $(VENV)/ready
 # Kills a job two hundred times over, some five minutes; then what is generated in the suite, at length.
 soak: $(VENV)/ready
 	$(BIN)/python tests/jobs/kill_soak.py
-	$(BIN)/python -m pytest -q --hypothesis-profile=soak tests/faults/test_foreign_bytes.py
+	$(BIN)/python -m pytest -q --hypothesis-profile=soak \
+		tests/faults/test_foreign_bytes.py tests/faults/test_stateful.py
 
 # The core of the suite on the lowest version of everything that pyproject.toml allows.
 .venv-floors/ready: pyproject.toml tests/floors.py
