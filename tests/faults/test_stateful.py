@@ -135,7 +135,11 @@ async def play(steps: Sequence[Step]) -> None:
 
 pauses = st.sampled_from([0.0, 0.05, 1.0, 7.0, 61.0])
 sends = st.tuples(
-    st.just("send"), st.integers(1, 40), st.sampled_from(MODELS), st.sampled_from([1, 800, 30_000]), st.integers(1, 900)
+    st.just("send"),
+    st.sampled_from([1, 20, 90]),
+    st.sampled_from(MODELS),
+    st.sampled_from([1, 800, 30_000]),
+    st.integers(1, 900),
 )
 faults = st.tuples(st.just("fault"), st.sampled_from([*UPSETS, *LIES, *SLOW]), st.integers(1, 60))
 steps = st.lists(
