@@ -79,9 +79,10 @@ pages: $(VENV)/ready
 	$(BIN)/python docs/make/commands.py
 	$(BIN)/python docs/make/picture.py
 
-# Kills a job two hundred times over, some five minutes; then what is generated in the suite, at length.
+# Kills a job over and over, live and through batches, half an hour at most; then what is generated in the suite, at length.
 soak: $(VENV)/ready
-	$(BIN)/python tests/jobs/kill_soak.py
+	$(BIN)/python tests/jobs/kill_soak.py --kills 500 --rows 12000 --minutes 14
+	$(BIN)/python tests/jobs/kill_soak.py --via batch --kills 500 --rows 6000 --minutes 8
 	$(BIN)/python -m pytest -q --hypothesis-profile=soak \
 		tests/faults/test_foreign_bytes.py tests/faults/test_stateful.py
 

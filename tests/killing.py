@@ -17,8 +17,9 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,10 @@ def in_doubt(journal: Path, known: set[str]) -> set[str]:
     return {entry["sent"] for entry in records(journal) if "sent" in entry} - known
 
 
-def kill_over_and_over(place: Path, *, rows: int, kills: int, within: tuple[float, float], seed: int) -> Outcome:
-    """Run a job, kill it so many times, let it end, and look at what is there."""
+def kill_over_and_over(
+    place: Path, *, rows: int, kills: int, within: tuple[float, float], seed: int, minutes: float = inf
+) -> Outcome:
+    """Run a job, kill it so many times, or for so long, let it end, and look at what is there."""
     began, chance, outcome = time.monotonic(), random.Random(seed), Outcome(rows)
     requests, output, log = place / "requests.jsonl", place / "results.jsonl", place / "served.jsonl"
     journal = place / "results.journal.jsonl"
@@ -112,7 +115,7 @@ def kill_over_and_over(place: Path, *, rows: int, kills: int, within: tuple[floa
     with mock("--tier", "tier-5", "--latency", "0.02-0.2", "--log", str(log)) as url:
         doubtful: set[str] = set()
         while True:
-            last = outcome.kills == kills
+            last = outcome.kills == kills or time.monotonic() - began > minutes * 60
             run = subprocess.Popen([*command, "--no-progress"], env=environment(url), stderr=subprocess.PIPE, text=True)
             if last:
                 _, said = run.communicate()
@@ -147,6 +150,50 @@ def kill_over_and_over(place: Path, *, rows: int, kills: int, within: tuple[floa
     outcome.served_twice = sum(record["status"] == 200 for record in records(log)) - rows
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
+
+
+def kill_batches_over_and_over(place: Path, *, rows: int, kills: int, seed: int, minutes: float = inf) -> Outcome:
+    """Do the same to a job that goes through the Batch API, where what has been executed is paid for."""
+    began, chance, outcome = time.monotonic(), random.Random(seed), Outcome(rows)
+    requests, output = place / "requests.jsonl", place / "results.jsonl"
+    expected = write_requests(requests, rows)
+    command = [*RATELIMIT, "run", str(requests), "-o", str(output), "--tier", "tier-1", "--via", "batch", "--quiet"]
+    service = ["--tier", "tier-1", "--batch-speed", "20", "--batch-delay", "0.3", "--batch-queue", "2000"]
+    table = place / "tiers.toml"
+    table.write_text("[models.gpt-4o-mini.tiers.tier-1]\nrpm = 500\ntpm = 200000\nbatch_queue = 2000\n")
+    with mock(*service) as url:
+        while True:
+            last = outcome.kills == kills or time.monotonic() - began > minutes * 60
+            run = subprocess.Popen([*command, "--tiers-file", str(table)], env=environment(url))
+            with suppress(subprocess.TimeoutExpired):
+                run.wait(None if last else chance.uniform(0.3, 4.0))
+            if run.poll() is not None:
+                assert run.returncode == 0
+                break
+            run.kill()
+            run.wait()
+            outcome.kills += 1
+        outcome.sent = sum(batch["request_counts"]["completed"] for batch in batches(url))
+    found = answers_in(output)
+    outcome.answered = len(found)
+    outcome.wrong = sum(expected.get(identifier) != answer for identifier, answer in found)
+    outcome.wrong += len(expected) - len({identifier for identifier, _ in found})
+    outcome.sent_twice = outcome.served_twice = outcome.sent - rows
+    outcome.seconds = round(time.monotonic() - began, 1)
+    return outcome
+
+
+def batches(url: str) -> list[Any]:
+    """Every batch the mock has."""
+    found: list[Any] = []
+    while True:
+        after = f"&after={found[-1]['id']}" if found else ""
+        asked = urllib.request.Request(f"{url}/batches?limit=100{after}", headers={"Authorization": "Bearer sk-test"})
+        with urllib.request.urlopen(asked) as reply:
+            page = json.load(reply)
+        found += page["data"]
+        if not page["has_more"]:
+            return found
 
 
 def _compare(said: str, doubtful: set[str], outcome: Outcome) -> None:

@@ -65,7 +65,7 @@ def make(
 
     gate = Gate(Scheduler(of, concurrency=concurrency), table.find, formula=formula, charges=charges)
     endpoint = Endpoint(base_url, headers, query or {}, deployments=deployments)
-    return Client(Sender(gate, policy), Transport(endpoint, bounds), concurrency=concurrency)
+    return Client(Sender(gate, policy), Transport(endpoint, bounds, connections=concurrency), concurrency=concurrency)
 
 
 def missing(client: Client) -> dict[str, float]:

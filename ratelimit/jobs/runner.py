@@ -54,6 +54,7 @@ class Runner:
         self.tally: Tally = Tally(table)
         self.stopped: RateLimitError | None = None
         self._sender = client.sender
+        self._concurrency = min(options.concurrency, client.concurrency)
         self._table = table
         self._source = source
         self._journal = journal
@@ -79,6 +80,11 @@ class Runner:
         if self._journal and self._retry_failed:
             self._journal.forget_failures()
         self._foretell(found)
+        if self._say and self._concurrency < (wanted := self._options.concurrency):
+            self._say(
+                f"{self._concurrency:,} requests are in flight at most, not {wanted:,}: this process may open no more "
+                f"files; raise that with ulimit -n"
+            )
         scheduler = self._sender.gate.scheduler
         try:
             async with Chores(self._journal, scheduler, self.tally, self._options, self.stop).going_on():
@@ -147,7 +153,7 @@ class Runner:
         lanes: list[str | None] = list(found.lanes)
         if not 1 < len(lanes) <= _MOST_FEEDERS:
             lanes = [None]
-        room = Room(self._options.concurrency, len(lanes))
+        room = Room(self._concurrency, len(lanes))
         self._feeders = [asyncio.create_task(self._feed(n, lane, room, found)) for n, lane in enumerate(lanes)]
         try:
             await asyncio.gather(*self._feeders, return_exceptions=True)

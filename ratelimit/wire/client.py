@@ -64,6 +64,7 @@ class Client:
     async def __aenter__(self) -> Self:
         await self.sender.gate.scheduler.check()
         await self.transport.__aenter__()
+        self.concurrency = min(self.concurrency, self.transport.room)
         return self
 
     async def __aexit__(

@@ -16,6 +16,7 @@ aiohttp's `trust_env` is off: it would look up `.netrc` and the proxies on anoth
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import math
 from collections.abc import AsyncIterator, Mapping
@@ -107,7 +108,8 @@ class Bounds:
 class Transport:
     """Connections to one endpoint: as many as there are requests in flight, for their number is bounded elsewhere.
 
-    `connections` is how many the process is made ready to open, as far as the system lets it.
+    `connections` is how many the process is made ready to open; `room`, how many of them the system lets it, which is
+    known once this is open.
     """
 
     def __init__(self, endpoint: Endpoint, bounds: Bounds | None = None, *, connections: int = 1000) -> None:
@@ -117,13 +119,13 @@ class Transport:
         # Given with each request: aiohttp sends those of a session to the proxy as well.
         self._headers = {"Content-Type": "application/json", **endpoint.headers}
         self._bounds = bounds or Bounds()
-        self._connections = connections
+        self.room = connections
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
         self._urls: dict[tuple[str, str | None], URL] = {}
 
     async def __aenter__(self) -> Self:
-        _allow_files(self._connections + _SPARE_FILES)
+        self.room = max(_allow_files(self.room + _SPARE_FILES) - _SPARE_FILES, 1)
         self._proxy = _proxy_for(self._endpoint.base_url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, ttl_dns_cache=60),
@@ -294,6 +296,8 @@ def _translation(host: str, error: Exception, said: str) -> Exception:
             return HostNotTrusted(host, f"the proxy answered {error.status} {error.message}")
         case aiohttp.ClientHttpProxyError():
             return Unsent(f"no connection to {host}: the proxy answered {error.status} {printable(error.message)}")
+        case aiohttp.ClientConnectorError() if error.errno in {errno.EMFILE, errno.ENFILE}:
+            return Unsent(f"no connection to {host}: this process may open no more files; raise that with ulimit -n")
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             return Unsent(f"no connection to {host}: {said}")
         case TimeoutError():
@@ -324,12 +328,17 @@ def _proxy_for(url: str) -> str | None:
     return proxy
 
 
-def _allow_files(wanted: int) -> None:
-    """Raise what this process may open to `wanted` files, or as near as the system lets it."""
-    with suppress(ImportError, OSError, ValueError):  # no such limits here, or none that may be moved
+def _allow_files(wanted: int) -> int:
+    """Raise what this process may open to `wanted` files, or as near as the system lets it; returns how near."""
+    try:
         import resource  # noqa: PLC0415 - not on every system
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        if soft != resource.RLIM_INFINITY and soft < most:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except ImportError:
+        return wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return most
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return soft
