@@ -67,7 +67,9 @@ def _maker(client: object, table: Table | None, observer: Observers, given: dict
         settings = replace(settings, retry_attempts=getattr(client, "max_retries", 0) + 1)
     known = table or make_table(settings)
     # A job waits for an outage to end; here somebody waits for an answer, and each call fails after its attempts.
-    policy = Policy(attempts=settings.retry_attempts, longest_wait=settings.longest_wait, reserve=math.inf)
+    policy = Policy(
+        attempts=settings.retry_attempts, longest_wait=settings.longest_wait, reserve=math.inf, outlasts=False
+    )
 
     def make(spent: Spent | None) -> Sender:
         return Sender(make_sender(settings, known, observer=observer, spent=spent).gate, policy)

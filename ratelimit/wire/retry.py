@@ -42,6 +42,7 @@ class Policy:
     longest_wait: float = 60.0
     share: float = 0.2  # retries per success that a job can afford
     reserve: float = 20  # retries that are free, so that small jobs retry too
+    outlasts: bool = True  # failures while everything fails use up no attempts; else an outage is an error in the end
 
 
 class Again(Exception):
@@ -165,7 +166,7 @@ class Outage:
         down = self._failing > _DOWN or self._streak >= _STREAK
         if not self.paused and self._left < 0 and down:
             self.paused = True
-        return self.paused or down
+        return self._policy.outlasts and (self.paused or down)
 
     def _arm(self) -> None:
         if self._alarm is None and self._waiting:

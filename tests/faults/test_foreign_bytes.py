@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 import time
 from collections.abc import Callable
 from contextlib import chdir, suppress
@@ -327,4 +328,5 @@ def test_time_grows_as_the_input_does_and_ten_megabytes_take_less_than_a_second(
     with chdir(folder):
         few, many = seconds(reader, make(400_000)), seconds(reader, make(10_000_000))
     assert many <= 2 * 25 * few + 0.1
-    assert max(few, many) <= 1.0
+    if sys.gettrace() is None:  # a tracer takes longer than what it traces; the run on the wheel has none
+        assert max(few, many) <= 1.0
