@@ -1,0 +1,71 @@
+"""The commands once more within this process, where what they run through is measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from ratelimit.cli import limits, plan, run, status, top
+
+BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Why?"}]}
+
+
+def said(command: click.Command, *words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(command, list(words), standalone_mode=False)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return (result.return_value or result.exit_code), result.output
+
+
+@pytest.fixture
+def requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    Path("requests.jsonl").write_text("".join(json.dumps(BODY) + "\n" for _ in range(20)), encoding="utf-8")
+    return "requests.jsonl"
+
+
+def test_plan_for_one_tier_and_for_all(requests: str) -> None:
+    for words in ((), ("--all-tiers",), ("--deadline", "6h"), ("--json",)):
+        code, text = said(plan.command, requests, *words)
+        assert (code, "20" in text) == (0, True)
+
+
+def test_plan_of_rows_in_a_template(requests: str) -> None:
+    Path("rows.csv").write_text("name\nAda\nGrace\n", encoding="utf-8")
+    Path("prompt.txt").write_text("Greet {name}.", encoding="utf-8")
+    code, text = said(plan.command, "rows.csv", "--template", "prompt.txt", "--model", "gpt-4o-mini")
+    assert (code, "2" in text) == (0, True)
+    with pytest.raises(click.UsageError, match="--template needs --model: rows name none"):
+        said(plan.command, "rows.csv", "--template", "prompt.txt")
+
+
+def test_run_refuses_what_goes_with_another_route(requests: str) -> None:
+    with pytest.raises(click.UsageError):
+        said(run.run, requests, "-o", "out.jsonl", "--via", "batch", "--max-cost", "1")
+    with pytest.raises(click.UsageError):
+        said(run.run, requests, "-o", "out.jsonl", "--system", "Be brief.")
+
+
+def test_nobody_shares_yet(requests: str) -> None:
+    code, text = said(top.top, "--once", "--shared", "file")
+    assert code == 0
+    assert text.strip()
+
+
+def test_a_job_without_batches(requests: str) -> None:
+    from ratelimit.errors import RateLimitError  # noqa: PLC0415 - for this one
+
+    with pytest.raises(RateLimitError):
+        said(status.status, "out.jsonl")
+
+
+def test_limits_of_one_model(requests: str) -> None:
+    code, text = said(limits.limits, "gpt-4o-mini")
+    assert (code, "10,000" in text) == (0, True)
