@@ -13,9 +13,33 @@ from ratelimit.admission.scheduler import Scheduler
 from ratelimit.admission.shared.asking import Membership
 from ratelimit.admission.shared.ledger import SharedLedger
 from ratelimit.admission.shared.memory import MemoryStore
-from ratelimit.admission.shared.store import Answer, LaneSeen, StoreAway
+from ratelimit.admission.shared.store import NO_BURST, Answer, LaneSeen, LimitTold, StoreAway
 from ratelimit.admission.shared.store import Ask as Question
 from ratelimit.limits.bucket import Limit
+
+QUESTION = Question(
+    lane="m tier-1",
+    holder="one",
+    name="one",
+    number=1,
+    weight=1,
+    lasts=1e6,
+    at=0,
+    jump=0,
+    epoch=0,
+    answered=True,
+    priority=0,
+    pace=10,
+    units=["requests"],
+    need=[1.0],
+    want=[1.0],
+    has=[0.0],
+    keep=[0.0],
+    total=[0.0],
+    give=[0.0],
+    spent=[0.0],
+    limits=[LimitTold("requests", 60, "", 600, 1, 0, NO_BURST, 1)],
+)
 
 
 class Hands:

@@ -8,37 +8,14 @@ from pathlib import Path
 
 import pytest
 from redis_server import RedisServer, needed
+from sharing import QUESTION
 
 from ratelimit.admission.shared.redis import RedisStore
-from ratelimit.admission.shared.store import NO_BURST, Ask, LimitTold
 from ratelimit.errors import StoreUnusable
 
 pytestmark = pytest.mark.real_time  # a server's answer takes a moment, in which a virtual clock runs into time-outs
 
 LET_IN = "put user and password into the URL"
-QUESTION = Ask(
-    lane="m tier-1",
-    holder="one",
-    name="one",
-    number=1,
-    weight=1,
-    lasts=1e6,
-    at=0,
-    jump=0,
-    epoch=0,
-    answered=True,
-    priority=0,
-    pace=10,
-    units=["requests"],
-    need=[1.0],
-    want=[1.0],
-    has=[0.0],
-    keep=[0.0],
-    total=[0.0],
-    give=[0.0],
-    spent=[0.0],
-    limits=[LimitTold("requests", 60, "", 600, 1, 0, NO_BURST, 1)],
-)
 
 
 @pytest.fixture(autouse=True)

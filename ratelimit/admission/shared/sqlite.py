@@ -1,10 +1,13 @@
 """Shared limits on one machine without a server: a file, and one short transaction per lease.
 
-The file is in WAL mode and synced at checkpoints only, so a lease does not wait for the disk. What a power failure
-takes away has refilled by the time the machine is back, but for a day's limits, whose last moments may be missing.
+The file is in WAL mode and synced at checkpoints only, between leases and outside of the lock, so a lease does not wait
+for the disk. What a power failure takes away has refilled by the time the machine is back, but for a day's limits,
+whose last moments may be missing.
 
-A transaction takes the write lock at its beginning. A program that is frozen within one keeps the others out, who give
-up after a moment and go on as without a store.
+Before a transaction, and before the file is made ready, a program takes a lock of its own in a file beside it: SQLite
+fails at once where two make a new file ready together, and lets those who wait for its lock sleep for so long that with
+eight programs some come too late time after time. A program that is frozen within a transaction keeps the others out,
+who give up after a moment and go on as without a store.
 
 Calls run on a thread of the store's own, so that a slow disk holds up no event loop.
 """
@@ -12,12 +15,14 @@ Calls run on a thread of the store's own, so that a slow disk holds up no event 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 import msgspec
@@ -31,6 +36,9 @@ T = TypeVar("T")
 
 _VERSION = 1
 _BUSY = 0.25  # seconds until a locked file is given up for now
+_PATIENCE = 5.0  # and until it is given up by who opens it
+_CHECKPOINT = 256  # leases to a program from one to the next
+_LOOK = 0.001  # seconds between two looks at whether it is still locked
 _BROKEN = ("not a database", "malformed", "no such column", "no such table")
 
 
@@ -41,6 +49,9 @@ class SqliteStore:
         self.path = path
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
+        self._lock = -1
+        self._leases = 0
+        self._closing = Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ratelimit-shared")
         self._decode = msgspec.msgpack.Decoder(Lane).decode
         self._encode = msgspec.msgpack.Encoder().encode
@@ -51,7 +62,11 @@ class SqliteStore:
 
     async def lease(self, group: str, ask: Ask) -> Answer:
         """Take a program's word and give it a lease."""
-        return await self._call(lambda: self._lease(group, ask))
+        answer = await self._call(lambda: self._lease(group, ask))
+        self._leases += 1
+        if self._leases % _CHECKPOINT == 0 and self._connection is not None:
+            self._thread.submit(self._connection.execute, "PRAGMA wal_checkpoint(PASSIVE)")
+        return answer
 
     async def peek(self) -> list[LaneSeen]:
         """Return every lane that is in use."""
@@ -59,9 +74,11 @@ class SqliteStore:
 
     async def aclose(self) -> None:
         """Close the file."""
+        self._closing.set()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await self._call(connection.close)
+            os.close(self._lock)
         self._thread.shutdown(wait=False)
 
     async def _call(self, work: Callable[[], T]) -> T:
@@ -87,41 +104,75 @@ class SqliteStore:
         if self._connection is None:
             try:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+                os.close(self._descriptor(self.path))
+                self._lock = self._descriptor(self.path.with_name(f"{self.path.name}-lock"))
             except OSError as error:
                 why = f"cannot be opened for writing ({error.strerror})"
                 raise StoreUnusable(str(self.path), why, "set XDG_STATE_HOME to a directory of yours") from None
             opened = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
-            opened.execute("PRAGMA journal_mode = WAL")
-            opened.execute("PRAGMA synchronous = NORMAL")
-            found = opened.execute("PRAGMA user_version").fetchone()[0]
-            if found not in {0, _VERSION}:
+            try:
+                with self._alone(_PATIENCE):
+                    self._make_ready(opened)
+            except BaseException as error:
                 opened.close()
-                raise StoreUnusable(
-                    str(self.path), f"was written by another version ({found})", "end all programs and move it away"
-                )
-            opened.execute("CREATE TABLE IF NOT EXISTS lanes (id TEXT PRIMARY KEY, until REAL, state BLOB) STRICT")
-            if found == 0:
-                opened.execute(f"PRAGMA user_version = {_VERSION}")
+                os.close(self._lock)
+                if isinstance(error, StoreAway):
+                    why = f"has been locked by another program for {_PATIENCE:g} s"
+                    raise StoreUnusable(str(self.path), why, "let that program go on, or end it") from None
+                raise
             self._connection = opened
         return self._connection
 
+    def _descriptor(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def _make_ready(self, opened: sqlite3.Connection) -> None:
+        opened.execute("PRAGMA journal_mode = WAL")
+        opened.execute("PRAGMA synchronous = NORMAL")
+        opened.execute("PRAGMA wal_autocheckpoint = 0")
+        found = opened.execute("PRAGMA user_version").fetchone()[0]
+        if found not in {0, _VERSION}:
+            raise StoreUnusable(
+                str(self.path), f"was written by another version ({found})", "end all programs and move it away"
+            )
+        opened.execute("CREATE TABLE IF NOT EXISTS lanes (id TEXT PRIMARY KEY, until REAL, state BLOB) STRICT")
+        if found == 0:
+            opened.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @contextmanager
+    def _alone(self, patience: float = _BUSY) -> Iterator[None]:
+        """Keep other programs out, who look often enough that nobody waits much longer than the others do."""
+        looks = round(patience / _LOOK)
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                looks -= 1
+                if looks < 0 or self._closing.wait(_LOOK):
+                    raise StoreAway(f"{self.path}: another program has locked it") from None
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
     def _lease(self, group: str, ask: Ask) -> Answer:
         connection = self._open()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            now = self._clock()
-            row = connection.execute("SELECT state FROM lanes WHERE id = ?", (group,)).fetchone()
-            lane = self._decode(row[0]) if row else Lane()
-            answer = decide(lane, ask, now)
-            until = keeps_until(lane, now)
-            connection.execute("REPLACE INTO lanes VALUES (?, ?, ?)", (group, until, self._encode(lane)))
-            if row is None:
-                connection.execute("DELETE FROM lanes WHERE until < ?", (now,))
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+        with self._alone():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                now = self._clock()
+                row = connection.execute("SELECT state FROM lanes WHERE id = ?", (group,)).fetchone()
+                lane = self._decode(row[0]) if row else Lane()
+                answer = decide(lane, ask, now)
+                until = keeps_until(lane, now)
+                connection.execute("REPLACE INTO lanes VALUES (?, ?, ?)", (group, until, self._encode(lane)))
+                if row is None:
+                    connection.execute("DELETE FROM lanes WHERE until < ?", (now,))
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
         return answer
 
     def _peek(self) -> list[LaneSeen]:

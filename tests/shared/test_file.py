@@ -1,0 +1,55 @@
+"""The file of shared limits: programs that come at once, and one that holds on to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sharing import QUESTION, Hands
+
+from ratelimit.admission.shared import sqlite
+from ratelimit.admission.shared.sqlite import SqliteStore
+from ratelimit.admission.shared.store import StoreAway
+from ratelimit.errors import StoreUnusable
+
+pytestmark = pytest.mark.real_time  # a thread's answer takes a moment
+
+
+async def test_programs_that_make_a_new_file_ready_at_once(tmp_path: Path) -> None:
+    for turn in range(40):
+        stores = [SqliteStore(tmp_path / str(turn), Hands()) for _ in range(8)]
+        await asyncio.gather(*(store.check() for store in stores))
+        await asyncio.gather(*(store.aclose() for store in stores))
+
+
+@pytest.fixture
+async def stores(tmp_path: Path) -> AsyncIterator[tuple[SqliteStore, SqliteStore]]:
+    frozen, other = (SqliteStore(tmp_path / "file", Hands()) for _ in range(2))
+    await frozen.check()
+    yield frozen, other
+    await asyncio.gather(frozen.aclose(), other.aclose())
+
+
+async def test_opening_while_another_program_is_frozen_in_the_middle(
+    stores: tuple[SqliteStore, SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_PATIENCE", 0.1)
+    frozen, other = stores
+    with frozen._alone(), pytest.raises(StoreUnusable) as said:
+        await other.check()
+    assert str(said.value) == (
+        f"shared limits at {other.path}: has been locked by another program for 0.1 s; let that program go on, or end "
+        f"it"
+    )
+    await other.check()
+
+
+async def test_a_lease_while_another_program_is_frozen_in_the_middle(stores: tuple[SqliteStore, SqliteStore]) -> None:
+    frozen, other = stores
+    await other.check()
+    with frozen._alone(), pytest.raises(StoreAway) as said:
+        await other.lease("group", QUESTION)
+    assert str(said.value) == f"{other.path}: another program has locked it"
+    assert (await other.lease("group", QUESTION)).granted == [1]
