@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -53,3 +55,18 @@ async def test_a_lease_while_another_program_is_frozen_in_the_middle(stores: tup
         await other.lease("group", QUESTION)
     assert str(said.value) == f"{other.path}: another program has locked it"
     assert (await other.lease("group", QUESTION)).granted == [1]
+
+
+async def test_a_disk_that_knows_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    store = SqliteStore(tmp_path / "file", Hands())
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(StoreUnusable) as said:
+        await store.check()
+    assert str(said.value) == (
+        f"shared limits at {store.path}: cannot be locked (No locks available); set XDG_STATE_HOME to a directory on a "
+        f"local disk"
+    )
+    await store.aclose()

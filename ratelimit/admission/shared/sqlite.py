@@ -151,6 +151,9 @@ class SqliteStore:
                 looks -= 1
                 if looks < 0 or self._closing.wait(_LOOK):
                     raise StoreAway(f"{self.path}: another program has locked it") from None
+            except OSError as error:
+                why = f"cannot be locked ({error.strerror})"
+                raise StoreUnusable(str(self.path), why, "set XDG_STATE_HOME to a directory on a local disk") from None
         try:
             yield
         finally:
