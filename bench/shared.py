@@ -3,14 +3,16 @@
 Every case is run with a file and with a Redis server of the bench's own; where there is none, the record says so.
 Programs want more than there is, but for the idle one. What is measured begins when all have been answered and the
 opening burst is over: the mock is asked every second, and the burst has ended when two seconds in a row have brought no
-more than the limit refills. From there to the end of the case, what it has admitted is held against what the limit
-allows. Refusals are counted from the first request on, the opening included.
+more than the limit refills. That takes half a minute, for a lane saves up a minute's worth and lets the last of it go
+slowly; a case whose burst goes on for longer fails. From there to the end of the case, what the mock has admitted is
+held against what the limit allows. Refusals are counted from the first request on, the opening included.
 
 Another part has no server: so many admissions a second of a lane that is far from its limits, alone and shared, in
 processor time (the store's thread included, the Redis server not) and in waiting that there was no limit for.
 
-A case takes at most about 30 s, and all of them five minutes: two run at a time, each with servers and limits of its
-own.
+A day's limit is shared in virtual time, by a store in memory and against the scripted service of the tests.
+
+A case takes up to 100 s, and all of them ten minutes: four run at a time, each with servers and limits of its own.
 
     python -m bench shared [--quick] [--only TEXT]
 """
@@ -18,24 +20,45 @@ own.
 from __future__ import annotations
 
 import argparse
-import signal
+import asyncio
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.record import Progress, Record, Row, concluded, machine, parser_of, place, versions
-from bench.server import Mock, serving
+from bench.scenes import (
+    AWAY,
+    FROZEN,
+    PARTED,
+    TIER,
+    WORDS,
+    Play,
+    Scene,
+    beside_idle,
+    died_and_frozen,
+    outage,
+    parted,
+    steady,
+    weighted,
+)
+from bench.server import serving
 from bench.sharers import ADMISSIONS, MODEL, Sharer, program
-from bench.stores import Redis, why_no_redis
-from ratelimit.limits.tiers import load
+from ratelimit.limits.bucket import DAY, MINUTE, Limit
+from ratelimit.testing.clock import run
 
-TIER = "tier-2"
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from redis_server import RedisServer, missing
+from servers import Network, Service
+from sharing import Program, wall_clock
+
 TARGETS = {
     "utilisation": ">= 0.98",
+    "of_a_day": ">= 0.99",
     "hungry": ">= 0.97",
     "off_weight": "<= 0.03",
     "refused_per_1000": "<= 1",
@@ -44,158 +67,9 @@ TARGETS = {
     "cpu_us": "<= 200",
     "wait_p99_ms": "<= 20",
 }
-WORDS = {"RPM": 1, "TPM": 600}
 ADMITTING = f"{ADMISSIONS} admissions a second"
-AWAY = 6.0
-FROZEN = 4.0
-_BURST = 1.15  # times the limit: what is above is still the burst
-_LONGEST_BURST = 14.0
-_PERIOD = 1.0
-_AT_ONCE = 2  # cases, each with servers and limits of its own: most of the time they wait
-
-
-Play = Callable[["Scene", Redis | None], Row]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What the mock had counted at a moment."""
-
-    at: float
-    admitted: int
-    amount: float
-
-
-class Scene:
-    """The programs of one case, and the server that judges them."""
-
-    def __init__(self, mock: Mock, bound: str, environment: dict[str, str], seconds: float) -> None:
-        on = load().on(MODEL, TIER)
-        self.seconds = seconds
-        self.programs: list[Sharer] = []
-        self.rate: float = ((on.tpm if bound == "TPM" else on.rpm) or 0) / 60
-        self._mock = mock
-        self._unit = "tokens" if bound == "TPM" else "admitted"
-        self._words = WORDS[bound]
-        self._environment = environment
-
-    def start(self, what: str = "flood", **settings: str) -> Sharer:
-        """Start one more."""
-        said = {f"RATELIMIT_{name.upper()}": text for name, text in settings.items()}
-        sharer = Sharer(what, self._environment | said, self._words)
-        self.programs.append(sharer)
-        return sharer
-
-    def settled(self) -> Mark:
-        """Wait until all are connected and the burst is over."""
-        for each in self.programs:
-            each.connected()
-        calm, mark, end = 0, self.mark(), time.monotonic() + _LONGEST_BURST
-        while calm < 2 and time.monotonic() < end:
-            mark, before = self.after(_PERIOD), mark
-            calm = calm + 1 if self.used(before, mark) <= _BURST else 0
-        return mark
-
-    def mark(self) -> Mark:
-        """Ask the mock."""
-        stats = self._mock.stats()
-        return Mark(time.monotonic(), stats["admitted"], stats[self._unit])
-
-    def after(self, seconds: float) -> Mark:
-        """Ask the mock so much later."""
-        time.sleep(seconds)
-        return self.mark()
-
-    def used(self, since: Mark, until: Mark) -> float:
-        """Return what was admitted between, as a part of what the limit refills."""
-        return (until.amount - since.amount) / self.rate / (until.at - since.at)
-
-    def refused_per_1000(self) -> float:
-        """Return refusals for a thousand admitted, since the first request."""
-        stats = self._mock.stats()
-        return float(sum(stats["refused"].values()) * 1000 / stats["admitted"])
-
-    def ended(self, since: Mark, until: Mark) -> list[int]:
-        """End all, and return how many answers each had between; none for who was killed."""
-        for each in self.programs:
-            each.signal(signal.SIGTERM)
-        first, last = int(since.at * 10), int(until.at * 10)
-        said = [each.ends().get("answers", {}) for each in self.programs]
-        return [sum(many for tenth, many in answers.items() if first <= int(tenth) < last) for answers in said]
-
-
-def steady(many: int) -> Play:
-    """So many, and nothing happens."""
-
-    def case(scene: Scene, _: Redis | None) -> Row:
-        for _each in range(many):
-            scene.start()
-        since = scene.settled()
-        until = scene.after(scene.seconds)
-        return {"utilisation": scene.used(since, until), "refused_per_1000": scene.refused_per_1000()}
-
-    return case
-
-
-def weighted(scene: Scene, _: Redis | None) -> Row:
-    """One has three times the other's weight."""
-    scene.start(weight="3")
-    scene.start()
-    since = scene.settled()
-    until = scene.after(scene.seconds)
-    row = {"utilisation": scene.used(since, until), "refused_per_1000": scene.refused_per_1000()}
-    heavy, light = scene.ended(since, until)
-    return {**row, "heavy": heavy / (heavy + light), "off_weight": abs(heavy / (heavy + light) - 0.75)}
-
-
-def beside_idle(scene: Scene, _: Redis | None) -> Row:
-    """One wants everything, the other a request a second."""
-    scene.start()
-    scene.start("sip")
-    since = scene.settled()
-    until = scene.after(scene.seconds)
-    row = {"refused_per_1000": scene.refused_per_1000()}
-    hungry, _idle = scene.ended(since, until)
-    return {**row, "hungry": hungry / (scene.rate * (until.at - since.at))}
-
-
-def died_and_frozen(scene: Scene, _: Redis | None) -> Row:
-    """Of three, one is killed, and then another frozen for a while."""
-    for _each in range(3):
-        scene.start()
-    since = scene.settled()
-    scene.programs[0].signal(signal.SIGKILL)
-    time.sleep(1)
-    scene.programs[1].signal(signal.SIGSTOP)
-    time.sleep(FROZEN)
-    scene.programs[1].signal(signal.SIGCONT)
-    return judged(scene, since, scene.after(1))
-
-
-def outage(end: Callable[[Redis], None], begin: Callable[[Redis], None]) -> Play:
-    """Three, and the server is away."""
-
-    def case(scene: Scene, redis: Redis | None) -> Row:
-        assert redis
-        for _each in range(3):
-            scene.start()
-        since = scene.settled()
-        end(redis)
-        time.sleep(AWAY)
-        begin(redis)
-        return judged(scene, since, scene.after(1))
-
-    return case
-
-
-def judged(scene: Scene, since: Mark, over: Mark) -> Row:
-    """Return how it went from the first fault to a second after the last, and from there on."""
-    until = scene.after(scene.seconds)
-    return {
-        "utilisation": scene.used(over, until),
-        "meanwhile": scene.used(since, over),
-        "refused_amid_faults_per_1000": scene.refused_per_1000(),
-    }
+HOURS = 2
+_AT_ONCE = 4  # cases, each with servers and limits of its own: most of the time they wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,38 +100,42 @@ def cases() -> Iterator[Case]:
     for case in both:
         yield Case("file", *case)
         yield Case("redis", *case)
-    yield Case("redis", f"three, the server frozen for {AWAY:g} s", "RPM", outage(Redis.freeze, Redis.thaw))
-    yield Case("redis", f"three, the server killed, empty {AWAY:g} s later", "RPM", outage(Redis.kill, Redis.start))
+    yield Case("redis", f"three, the server frozen for {AWAY:g} s", "RPM", outage(RedisServer.freeze, RedisServer.thaw))
+    again = outage(RedisServer.kill, RedisServer.start)
+    yield Case("redis", f"three, the server killed, empty {AWAY:g} s later", "RPM", again)
+    yield Case("redis", f"three, one cut off from the server for {PARTED:g} s", "RPM", parted)
 
 
-def environment_of(store: str, folder: Path, redis: Redis | None) -> dict[str, str]:
+def environment_of(store: str, folder: Path, redis: RedisServer | None) -> dict[str, str]:
     """Return what tells programs where their limits are kept."""
     return {
-        "RATELIMIT_SHARED": redis.address if redis else store,
+        "RATELIMIT_SHARED": redis.fresh() if redis else store,
         "XDG_STATE_HOME": str(folder),
         "OPENAI_API_KEY": "sk-bench",
     }
 
 
 @contextmanager
-def kept_in(store: str) -> Iterator[tuple[dict[str, str], Redis | None]]:
+def kept_in(store: str) -> Iterator[tuple[dict[str, str], RedisServer | None]]:
     """Have a store that is new, for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as folder:
-        redis = Redis(Path(folder)) if store == "redis" else None
+        redis = RedisServer(Path(folder)) if store == "redis" else None
         try:
+            if redis:
+                redis.start()
             yield environment_of(store, Path(folder), redis), redis
         finally:
             if redis:
                 redis.kill()
 
 
-def played(case: Case, seconds: float) -> Row:
+def played(case: Case, parts: float) -> Row:
     """Return how one case went."""
     options = ["--tier", TIER, "--model", MODEL, "--latency", "0.05", "--output-tokens", "16"]
     started = time.monotonic()
     with kept_in(case.store) as (environment, redis), serving(options) as mock:
         there = {"OPENAI_BASE_URL": mock.base_url, "RATELIMIT_TIER": TIER}
-        scene = Scene(mock, case.bound, environment | there, seconds)
+        scene = Scene(mock, case.bound, environment | there, parts)
         try:
             found = case.play(scene, redis)
         finally:
@@ -280,6 +158,30 @@ def admitted(store: str, seconds: float) -> Row:
     return {"store": store, "what": ADMITTING, **figures, "took_s": since(started)}
 
 
+def in_a_day() -> Row:
+    """Return how much of a day's limit three use that are started hours apart, and who have no other to keep to."""
+    started = time.monotonic()
+    limits = [Limit("requests", 500, MINUTE), Limit("requests", 2_000, DAY)]
+    service, ends = Service.of(limits), 4 * HOURS * 3600.0
+
+    async def whole() -> None:
+        store = wall_clock()
+        programs = [Program(number, store, limits) for number in range(3)]
+        network = Network.steady(0.02, 0.3)
+        await asyncio.gather(
+            *(
+                each.flood(service, network, number * HOURS * 3600, ends, backlog=5)
+                for number, each in enumerate(programs)
+            )
+        )
+
+    run(whole())
+    allowed = limits[1].amount + limits[1].rate * (ends - 1)  # of which a second's worth is always kept back
+    figures = {"of_a_day": len(service.admitted) / allowed, "refused_per_1000": service.refusals() * 1000 / allowed}
+    head = {"store": "memory", "what": f"three started {HOURS} h apart", "bound": "RPD"}
+    return head | {name: round(figure, 4) for name, figure in figures.items()} | {"took_s": since(started)}
+
+
 def since(moment: float) -> float:
     """Return how long ago that was."""
     return round(time.monotonic() - moment, 1)
@@ -287,31 +189,35 @@ def since(moment: float) -> float:
 
 def main(arguments: list[str]) -> int:
     """Play all cases, print, keep, and judge."""
-    parser = parser_of("shared", __doc__, "half as long, with a file only")
+    parser = parser_of("shared", __doc__, "a fifth of the time is measured, with a file only")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cases with this in 'STORE, WHAT, BOUND'")
     parser.add_argument("--program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.program:
         return program(options.program[0], options.program[1:])
-    before, missing = machine(), why_no_redis()
-    stores = ("file",) if options.quick or missing else ("file", "redis")
-    seconds = 4.0 if options.quick else 6.0
+    before, lacking = machine(), missing()
+    stores = ("file",) if options.quick or lacking else ("file", "redis")
+    parts = 0.2 if options.quick else 1.0
     chosen = [case for case in cases() if case.store in stores and options.only in case.name]
     lone = [store for store in ("off", *stores) if options.only in f"{store}, {ADMITTING}"]
-    progress, rows = Progress(len(chosen) + len(lone)), list[Row]()
+    daily = [in_a_day] if options.only in f"memory, three started {HOURS} h apart, RPD" else []
+    progress, rows = Progress(len(chosen) + len(lone) + len(daily)), list[Row]()
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for row in threads.map(lambda case: played(case, seconds), chosen):
+        for row in threads.map(lambda case: played(case, parts), chosen):
             rows.append(row)
             progress.say(f"{row['store']}, {row['what']}, {row['bound']}")
     for store in lone:
-        rows.append(admitted(store, seconds))
+        rows.append(admitted(store, 8 * parts))
         progress.say(f"{store}, {ADMITTING}")
+    for play in daily:
+        rows.append(play())
+        progress.say(str(rows[-1]["what"]))
     record = Record(
         bench="shared",
         rows=compared(rows),
         targets=TARGETS,
         command=" ".join(["python -m bench shared", *arguments]),
-        notes=[f"left out what needs a Redis server: {missing}"] if missing else [],
+        notes=[f"left out what needs a Redis server: {lacking}"] if lacking else [],
         machine=before,
         versions=versions("aiohttp", "redis"),
     )

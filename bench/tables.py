@@ -216,6 +216,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "what": "programs",
         "bound": "bound by",
         "utilisation": "used of the cap",
+        "of_a_day": "of a day's",
         "meanwhile": "from fault to recovery",
         "hungry": "by the hungry one",
         "heavy": "by the heavy one",

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench import __main__ as door
-from bench import core, dropin, envs, mock_ceiling, record, scale, server, shared, soak, tables, wire
+from bench import core, dropin, envs, mock_ceiling, record, scale, scenes, server, shared, soak, tables, wire
 from bench.record import Record
 
 
@@ -164,6 +164,6 @@ def test_what_sharing_costs_is_beside_what_a_ledger_costs_alone() -> None:
 
 @pytest.mark.parametrize(("bound", "amount"), [("RPM", 750), ("TPM", 300_000)])
 def test_what_programs_used_together_is_of_what_their_limit_refills(bound: str, amount: float) -> None:
-    scene = shared.Scene(server.Mock("http://nowhere"), bound, {}, 9.0)
-    start, end = shared.Mark(100.0, 0, 50.0), shared.Mark(109.0, 0, 50.0 + amount)
+    scene = scenes.Scene(server.Mock("http://nowhere"), bound, {}, 9.0)
+    start, end = scenes.Mark(100.0, 0, 50.0), scenes.Mark(109.0, 0, 50.0 + amount)
     assert scene.used(start, end) == pytest.approx(1.0)  # of 5,000 requests and 2,000,000 tokens a minute

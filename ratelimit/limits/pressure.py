@@ -77,6 +77,17 @@ class Pressure:
         elif amount:
             self._foreign.append((now, amount))
 
+    def acquit(self, amount: float, quota: Quota, now: float) -> None:
+        """Take back that somebody else took so much: it was one of those with whom we share."""
+        while amount > 0 and self._foreign:
+            at, taken = self._foreign.pop()
+            if taken > amount:
+                self._foreign.append((at, taken - amount))
+            amount -= max(taken, 0)
+        if not self._foreign:
+            self._peak = 0.0
+            self._keep(quota.least_reserve(self.bucket.limit), now)
+
     def look(self, quota: Quota, now: float) -> list[Change]:
         """Adapt share and reserve to the last minute; does nothing most of the time."""
         elapsed = now - self._looked_at

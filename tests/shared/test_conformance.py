@@ -68,24 +68,7 @@ class Client:
         if not answer.late:
             self.total += max(answer.granted[0] - self.last.has[0], 0)
             self.has, self.epoch, self.heard = answer.granted[0], answer.epoch, answer.now
-            self.limits = [
-                LimitTold(
-                    k.unit,
-                    k.window,
-                    k.scope,
-                    k.amount,
-                    k.share,
-                    k.reserve,
-                    k.burst,
-                    k.top,
-                    k.slice,
-                    k.spread,
-                    k.proven,
-                    k.version,
-                    basis=k.corrected,
-                )
-                for k in answer.limits
-            ]
+            self.limits = [LimitTold(**kept.known, basis=kept.corrected) for kept in answer.limits]
         return answer
 
     def send(self, amount: float) -> None:
@@ -258,7 +241,9 @@ async def test_what_was_sent_without_a_store_is_taken_less_what_others_saw_of_it
     await two.ask(0, need=0)
     one.limits[0].shift = 30
     await one.ask(0, need=0)
-    assert missing(await two.ask(0, need=0, spent=[50.0])) == 50
+    answer = await two.ask(0, need=0, spent=[50.0])
+    assert (missing(answer), answer.limits[0].ours) == (50, 30)
+    assert (await one.ask(0, need=0)).limits[0].ours == 30
 
 
 async def test_a_lease_that_the_store_forgot_is_taken_again(store: Store, hands: Hands) -> None:

@@ -102,22 +102,9 @@ def _mind_the_clock(lane: Lane, ask: Ask, now: float) -> None:
 
 def _heed(lane: Lane, told: LimitTold, ask: Ask, now: float) -> None:
     """Take in what a program knows of one limit: what was learnt since, or, from one who comes, its tables."""
-    key = (told.unit, told.window, told.scope)
-    limit = next((each for each in lane.limits if (each.unit, each.window, each.scope) == key), None)
+    limit = next((each for each in lane.limits if each.key == told.key), None)
     if limit is None:
-        limit = Limit(
-            *key,
-            told.amount,
-            told.share,
-            told.reserve,
-            told.burst,
-            told.top,
-            told.slice,
-            told.spread,
-            told.proven,
-            full_at=now,
-            closed=now,
-        )
+        limit = Limit(**told.known | {"version": 1}, full_at=now, closed=now)
         limit.take(told.missing, now)
         lane.limits.append(limit)
     elif told.changed and ask.epoch == lane.born and told.version == limit.version:
@@ -144,9 +131,7 @@ def _tune(limit: Limit, told: LimitTold, now: float) -> None:
 def _settle(lane: Lane, holder: Holder | None, ask: Ask, now: float) -> None:
     """Count what became of earlier leases, and what was sent without one."""
     for limit in lane.limits:
-        told = next(
-            (t for t in ask.limits if (t.unit, t.window, t.scope) == (limit.unit, limit.window, limit.scope)), None
-        )
+        told = next((each for each in ask.limits if each.key == limit.key), None)
         known = limit.corrected - told.basis if told is not None and ask.epoch == lane.born else 0.0
         if told is not None and told.shift:
             shift = told.shift - known if told.shift * known > 0 else told.shift
@@ -157,7 +142,9 @@ def _settle(lane: Lane, holder: Holder | None, ask: Ask, now: float) -> None:
             at = ask.units.index(limit.unit)
             limit.take(-ask.give[at], now)
             if ask.epoch in {0, lane.born}:
-                limit.take(max(ask.spent[at] - max(known, 0.0), 0.0), now)
+                seen = min(ask.spent[at], max(known, 0.0))  # by the others, who took it for somebody else's
+                limit.take(ask.spent[at] - seen, now)
+                limit.ours += seen
             if holder is not None:
                 limit.take(max(ask.total[at] - holder.of(holder.total, limit.unit), 0.0), now)
 
@@ -311,21 +298,11 @@ def _held(lane: Lane, holder: Holder, unit: str) -> float:
 
 def _kept(limit: Limit, now: float, held: float = 0.0) -> LimitKept:
     return LimitKept(
-        limit.unit,
-        limit.window,
-        limit.scope,
-        limit.amount,
-        limit.share,
-        limit.reserve,
-        limit.burst,
-        limit.top,
-        limit.slice,
-        limit.spread,
-        limit.proven,
-        limit.version,
-        max(limit.full_at - now, 0.0),
-        max(limit.closed - now, 0.0),
-        limit.corrected,
-        limit.taken,
-        held,
+        **limit.known,
+        missing=max(limit.full_at - now, 0.0),
+        closed=max(limit.closed - now, 0.0),
+        corrected=limit.corrected,
+        taken=limit.taken,
+        held=held,
+        ours=limit.ours,
     )

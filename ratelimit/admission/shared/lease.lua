@@ -92,7 +92,7 @@ local function kept(l, held)
   return {unit = l.unit, window = l.window, scope = l.scope, amount = l.amount, share = l.share, reserve = l.reserve,
           burst = l.burst, top = l.top, slice = l.slice, spread = l.spread, proven = l.proven, version = l.version,
           missing = math.max(l.full_at - now, 0), closed = math.max(l.closed - now, 0), corrected = l.corrected,
-          taken = l.taken, held = held}
+          taken = l.taken, held = held, ours = l.ours or 0}
 end
 
 if ARGV[1] == '' then
@@ -180,7 +180,7 @@ for _, t in ipairs(ask.limits) do
   if not limit then
     limit = {unit = t.unit, window = t.window, scope = t.scope, amount = t.amount, share = t.share, reserve = t.reserve,
              burst = t.burst, top = t.top, slice = t.slice, spread = t.spread, proven = t.proven, full_at = now,
-             closed = now, version = 1, corrected = 0, taken = 0}
+             closed = now, version = 1, corrected = 0, taken = 0, ours = 0}
     take(limit, t.missing)
     lane.limits[#lane.limits + 1] = limit
   elseif t.changed and ask.epoch == lane.born and t.version == limit.version then
@@ -222,7 +222,9 @@ for _, l in ipairs(lane.limits) do
   if at then
     take(l, -ask.give[at])
     if ask.epoch == 0 or ask.epoch == lane.born then
-      take(l, math.max(ask.spent[at] - math.max(known, 0), 0))
+      local seen = math.min(ask.spent[at], math.max(known, 0))
+      take(l, ask.spent[at] - seen)
+      l.ours = (l.ours or 0) + seen
     end
     if holder then take(l, math.max(ask.total[at] - of(holder.total, holder.units, l.unit), 0)) end
   end

@@ -34,6 +34,7 @@ class Synced:
     corrected: float = 0  # the mirror's
     basis: float = 0  # the store's
     taken: float = 0
+    ours: float = 0
     claimed: float = 0  # the amount that our own table says
 
 
@@ -159,9 +160,8 @@ class Mirror:
 
     def _find(self, kept: LimitKept, now: float) -> Bucket:
         """Return the mirror of one of the store's; a new one where another program was told of a limit."""
-        key = (kept.unit, kept.window, kept.scope)
         for bucket in self.buckets:
-            if (bucket.limit.unit, bucket.limit.window, bucket.limit.scope) == key:
+            if (bucket.limit.unit, bucket.limit.window, bucket.limit.scope) == kept.key:
                 return bucket
         return self.quota.add(Limit(kept.unit, kept.amount, kept.window, kept.scope), now)
 
@@ -186,10 +186,12 @@ class Mirror:
             if elsewhere:
                 bucket.corrected += elsewhere
                 self._feedback.of(bucket, now).drifted(elsewhere, now)
+            if kept.ours > synced.ours:
+                self._feedback.of(bucket, now).acquit(kept.ours - synced.ours, self.quota, now)
         if kept.closed:
             bucket.closed_until = max(bucket.closed_until, now + kept.closed / 1e6)
         self.quota.elsewhere[bucket] = kept.held
-        synced.version, synced.basis, synced.taken = kept.version, kept.corrected, kept.taken
+        synced.version, synced.basis, synced.taken, synced.ours = kept.version, kept.corrected, kept.taken, kept.ours
         synced.corrected = bucket.corrected - since
         synced.closed_until = bucket.closed_until
 

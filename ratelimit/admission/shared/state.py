@@ -6,28 +6,18 @@ from math import ceil
 
 import msgspec
 
+from ratelimit.admission.shared.store import LimitKnown
 from ratelimit.limits.bucket import MINUTE
 
 
-class Limit(msgspec.Struct):
+class Limit(LimitKnown, kw_only=True):
     """One bucket, as in `limits/bucket.py`."""
 
-    unit: str
-    window: float
-    scope: str
-    amount: float
-    share: float
-    reserve: float
-    burst: float
-    top: float
-    slice: float
-    spread: float
-    proven: bool
     full_at: float
     closed: float
-    version: int = 1
     corrected: float = 0
     taken: float = 0
+    ours: float = 0
 
     @property
     def interval(self) -> float:

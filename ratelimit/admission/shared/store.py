@@ -12,7 +12,7 @@ that without delay knows which. A question is asked again with its number when t
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,8 +22,8 @@ NO_BURST = -1.0
 """As a bucket's burst: it has none of its own."""
 
 
-class LimitTold(msgspec.Struct):
-    """One limit as a program knows it, and what has happened to it there since the last answer."""
+class LimitKnown(msgspec.Struct):
+    """One limit, and all that can be learnt of it."""
 
     unit: str
     window: float
@@ -39,7 +39,22 @@ class LimitTold(msgspec.Struct):
     proven: bool = False
     """Whether the service itself has told the amount."""
     version: int = 0
-    """The one the program has heard last; 0 for one that comes with nothing but its tables."""
+    """Which one of the store's it is; 0 from a program that comes with nothing but its tables."""
+
+    @property
+    def key(self) -> tuple[str, float, str]:
+        """Which limit it is."""
+        return self.unit, self.window, self.scope
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What is known, by name."""
+        return {name: getattr(self, name) for name in LimitKnown.__struct_fields__}
+
+
+class LimitTold(LimitKnown):
+    """One limit as a program knows it, and what has happened to it there since the last answer."""
+
     changed: bool = False
     """Whether the program has learnt something that the version it heard does not have."""
     closed: float = 0
@@ -91,21 +106,9 @@ class Ask(msgspec.Struct):
     """Whatever else is good to know in the lane, by name."""
 
 
-class LimitKept(msgspec.Struct):
+class LimitKept(LimitKnown, kw_only=True):
     """One limit as the store keeps it."""
 
-    unit: str
-    window: float
-    scope: str
-    amount: float
-    share: float
-    reserve: float
-    burst: float
-    top: float
-    slice: float
-    spread: float
-    proven: bool
-    version: int
     missing: float
     """Microseconds until it is full."""
     closed: float
@@ -113,6 +116,8 @@ class LimitKept(msgspec.Struct):
     taken: float
     held: float
     """What other programs hold, sent or not."""
+    ours: float = 0
+    """What was taken for somebody else's, of all drift there has been, and was sent by one of us without the store."""
 
 
 class Answer(msgspec.Struct):
