@@ -88,6 +88,7 @@ class Lazy(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Read the arguments; `--help` and `--version` answer here."""
+        extra.setdefault("terminal_width", _width())
         with _writing():
             return super().make_context(info_name, args, parent, **extra)
 
@@ -106,11 +107,11 @@ def cli() -> None:
 
     \b
     Examples:
-      ratelimit doctor                                      is everything in place?
-      ratelimit plan requests.jsonl --all-tiers             how long, how much; nothing is sent
-      ratelimit run requests.jsonl -o results.jsonl         send it; again to continue
+      ratelimit doctor                               is everything in place?
+      ratelimit plan requests.jsonl --all-tiers      how long, how much?
+      ratelimit run requests.jsonl -o results.jsonl  again to continue
       ratelimit run requests.jsonl -o results.jsonl --via batch
-      ratelimit mock --tier tier-1                          a service to try it on, without a key
+      ratelimit mock --tier tier-1                   to try it on, without a key
     """
 
 
@@ -134,6 +135,16 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _width() -> int:
+    """Return how wide a help text may be: click asks the library for it that unpacks archives, and nothing small."""
+    told = os.environ.get("COLUMNS", "")
+    try:
+        columns = (told.isdecimal() and int(told)) or os.get_terminal_size().columns
+    except OSError:
+        columns = 80
+    return min(max(columns - 2, 50), 78)
 
 
 @contextmanager

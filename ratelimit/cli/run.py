@@ -85,7 +85,7 @@ def run(requests: str, output: str, **given: Any) -> int:
     \b
     Examples:
       ratelimit run requests.jsonl -o results.jsonl --tier tier-1
-      ratelimit run rows.csv -o results.jsonl --template prompt.txt --model gpt-4o-mini
+      ratelimit run rows.csv -o out.jsonl --template ask.txt --model gpt-4o-mini
       ratelimit run requests.jsonl -o results.jsonl --limit 50 --max-cost 1
       ratelimit run requests.jsonl -o results.jsonl --via auto --deadline 6h
     """
