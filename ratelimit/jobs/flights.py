@@ -115,15 +115,15 @@ class Flights:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def give_up(self, row: Row, error: RateLimitError) -> None:
-        """Write down that a row will not succeed."""
+    def give_up(self, row: Row, error: RateLimitError, model: str | None = None) -> None:
+        """Write down that a row will not succeed; the model is told where it was asked."""
         try:
             record = records.gave_up(row, error)
             if self._journal:
                 self._journal.gave_up(record)
             else:
                 _to_stdout(record)
-            self._tally.gave_up(records.code_of(error), asyncio.get_running_loop().time())
+            self._tally.gave_up(records.code_of(error), asyncio.get_running_loop().time(), model)
         except OutputFailed as failed:
             self._stop(failed)
 
@@ -150,7 +150,7 @@ class Flights:
             if isinstance(error, RequestFailed) and error.code == _NO_MODEL:
                 self._go_without(row.model, ModelGone(made.model, error.message))
             else:
-                self.give_up(row, error)
+                self.give_up(row, error, made.model if flight.sent else None)
                 flight.sent = False
         finally:
             if flight.sent and not flight.in_doubt:

@@ -208,6 +208,7 @@ class Journal:
 
     def note_checked(self, checked: Checked) -> None:
         """Note that the input is in order, so that a later run need not look again."""
+        self.checked = checked
         self._journal.append(msgspec.json.encode({"checked": checked}))
 
     def note_spent(self, spent: dict[str, dict[str, float]], at: float) -> None:

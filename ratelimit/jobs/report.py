@@ -16,6 +16,17 @@ from ratelimit.jobs.tally import Point, Tally
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 860, 220, 64, 24
 
+_WAITS = {
+    "RPM": "requests per minute",
+    "TPM": "tokens per minute",
+    "RPD": "requests per day",
+    "TPD": "tokens per day",
+    "pace": "a full limit is opened over some seconds, not in one instant, which many services refuse",
+    "concurrency": "as many requests were on their way as may be",
+    "first reply": "one request went ahead, to learn from its reply what the service allows",
+}
+"""What is waited for, in words."""
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1d21; --faint: #6b7280; --paper: #ffffff; --line: #d7dbe0;
   --one: #2563eb; --two: #059669; --cap: #dc2626; }
@@ -65,7 +76,7 @@ def page(summary: Summary, tally: Tally) -> str:
         ),
         "<h2>Seconds from place in line to answer</h2>",
         plot(points, [("var(--one)", [p.latency / p.answered if p.answered else 0.0 for p in points])], stretch),
-        _table("Waited for", "seconds", dict(tally.waited)),
+        _table("Waited for", "seconds", dict(tally.waited), _WAITS),
         _table("Failed because of", "requests", summary.failures),
     ]
     return "\n".join(part for part in parts if part)
@@ -118,14 +129,15 @@ def _facts(summary: Summary) -> str:
     return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items()) + "</dl>"
 
 
-def _table(title: str, unit: str, rows: Mapping[str, float]) -> str:
+def _table(title: str, unit: str, rows: Mapping[str, float], meanings: Mapping[str, str] | None = None) -> str:
     if not rows:
         return ""
     body = "".join(
-        f"<tr><td>{escape(printable(name))}</td><td class='n'>{count:,.0f}</td></tr>"
+        f"<tr><td>{escape(printable(name))}</td><td class='n'>{count:,.0f}</td>"
+        f"<td>{(meanings or {}).get(name, '')}</td></tr>"
         for name, count in sorted(rows.items(), key=lambda row: -row[1])
     )
-    return f"<h2>{title}</h2><table><tr><th></th><th>{unit}</th></tr>{body}</table>"
+    return f"<h2>{title}</h2><table><tr><th></th><th>{unit}</th><th></th></tr>{body}</table>"
 
 
 def _short(value: float) -> str:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 
-from ratelimit.errors import RateLimitError, RequestInvalid
+import msgspec
+
+from ratelimit.errors import OutputFailed, RateLimitError, RequestInvalid
 from ratelimit.jobs.budget import Budget, Options
 from ratelimit.jobs.chores import Chores
 from ratelimit.jobs.days import foretell
@@ -92,6 +94,7 @@ class Runner:
                 await self._flights.land()
         finally:
             self.tally.end(clock())
+        self._note_left(found)
         if broken := self._broken or self._flights.broken:
             raise broken
         self.stopped = self.stopped or self._budget.used_up or next(iter(self._flights.gone.values()), None)
@@ -148,6 +151,18 @@ class Runner:
             pause = self._options.pause_at_daily_limit
             for sentence in foretell(lanes, self._sender.gate.scheduler, pause=pause):
                 self._say(sentence)
+
+    def _note_left(self, found: Findings) -> None:
+        """Note what each lane has left, for a later run to tell how long it takes."""
+        left_of = +self.tally.left_of
+        if left_of and self._journal and (checked := self._journal.checked):
+            lanes = {
+                lane: (left, found.lanes[lane][1] * left / found.lanes[lane][0])
+                for lane, left in left_of.items()
+                if lane in found.lanes
+            }
+            with suppress(OutputFailed):  # it stops the run where it matters
+                self._journal.note_checked(msgspec.structs.replace(checked, lanes=lanes))
 
     async def _feed_all(self, found: Findings) -> None:
         lanes: list[str | None] = list(found.lanes)

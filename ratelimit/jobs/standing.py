@@ -26,6 +26,7 @@ class Standing:
     failed: int
     left: int | None
     rate: float  # answers per second, of late
+    to_go: float | None  # seconds until the slowest lane is through, if all goes on like that
     retried: int
     refused: int
     input_tokens: int
@@ -40,11 +41,6 @@ class Standing:
     def part(self) -> float | None:
         """How much of the whole is done, if that is known."""
         return (self.done + self.failed) / self.total if self.total else None
-
-    @property
-    def to_go(self) -> float | None:
-        """In how many seconds it ends, if it goes on like that."""
-        return self.left / self.rate if self.left and self.rate > 0 else None
 
     @property
     def projected(self) -> float | None:
@@ -89,6 +85,7 @@ def look(run: Watched, client: Client) -> Standing:
         failed=tally.failed,
         left=tally.left,
         rate=tally.rate(now),
+        to_go=tally.to_go(now),
         retried=count.retried,
         refused=count.refused,
         input_tokens=tally.input_tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from ratelimit.jobs.preflight import Findings
@@ -27,6 +27,7 @@ class Point:
     input_tokens: int = 0
     output_tokens: int = 0
     latency: float = 0.0  # summed over the answered
+    lanes: Counter[str] = field(default_factory=Counter)  # of the answered, how many each lane has
 
 
 class Tally:
@@ -41,6 +42,8 @@ class Tally:
         self.attempts: int = 0
         self.answers: int = 0
         self.failures: Counter[str] = Counter()
+        self.left_of: Counter[str] = Counter()  # by lane; empty where nobody has counted
+        self._answered_of: Counter[str] = Counter()
         self.waited: dict[str, float] = defaultdict(float)  # seconds in which a lane waited, by what for
         self.input_tokens: int = 0
         self.output_tokens: int = 0
@@ -65,9 +68,25 @@ class Tally:
 
     def rate(self, now: float) -> float:
         """Return how many answers a second have come of late."""
+        points, span = self._lately(now)
+        return sum(point.answered for point in points) / span if span > 0 else 0.0
+
+    def to_go(self, now: float) -> float | None:
+        """Return in how many seconds the last lane is through, if each goes on as it does; None if one says nothing."""
+        points, span = self._lately(now)
+        if not self.left or span <= 0:
+            return None
+        if not (left_of := +self.left_of):
+            return self.left / rate if (rate := self.rate(now)) else None
+        lately = sum((point.lanes for point in points), Counter[str]())
+        elapsed = now - self.started_at
+        rates = {lane: lately[lane] / span or self._answered_of[lane] / elapsed for lane in left_of}
+        return max(left / rates[lane] for lane, left in left_of.items()) if all(rates.values()) else None
+
+    def _lately(self, now: float) -> tuple[list[Point], float]:
+        """Return the last stretches, and how many seconds they are."""
         first = max(int((now - self.started_at - _LATELY) / self.stretch), 0)
-        span = now - self.started_at - first * self.stretch
-        return sum(point.answered for point in self.points[first:]) / span if span > 0 else 0.0
+        return self.points[first:], now - self.started_at - first * self.stretch
 
     def in_a_minute(self, amount: Callable[[Point], float]) -> list[float]:
         """Return, for each stretch, the amount of the minute that ended with it, as limits count it."""
@@ -81,6 +100,9 @@ class Tally:
         """Begin with what the input holds."""
         self.total = found.rows or None
         self.done_before = found.done
+        counted = Counter({lane: count for lane, (count, _) in found.lanes.items()})
+        if counted.total() + len(found.problems) == self.left:  # not after a crash: what was counted was before it
+            self.left_of = counted
         self.started_at = now
         self.begun = True
 
@@ -99,6 +121,10 @@ class Tally:
         point = self._point(now)
         point.answered += 1
         point.latency += now - began
+        about = self._table.find(model)
+        point.lanes[about.name] += 1
+        self._answered_of[about.name] += 1
+        self.left_of[about.name] -= 1
         envelope = reply.envelope()
         usage = envelope[1] if envelope else None
         if usage is None:
@@ -107,7 +133,7 @@ class Tally:
         self.output_tokens += usage.output
         point.input_tokens += usage.input
         point.output_tokens += usage.output
-        prices = self._table.find(model).prices
+        prices = about.prices
         if prices is None:
             self.unpriced += 1
         else:
@@ -115,9 +141,11 @@ class Tally:
             self.cost += price * (1 - discount)
             self.saved += price * discount
 
-    def gave_up(self, code: str, now: float) -> None:
-        """Count one request that will not succeed."""
+    def gave_up(self, code: str, now: float, model: str | None = None) -> None:
+        """Count one request that will not succeed; one that names no model had no lane."""
         self.failures[code] += 1
+        if model is not None:
+            self.left_of[self._table.find(model).name] -= 1
         self._point(now).failed += 1
 
     def _point(self, now: float) -> Point:
@@ -141,6 +169,7 @@ class Tally:
                 one.input_tokens + two.input_tokens,
                 one.output_tokens + two.output_tokens,
                 one.latency + two.latency,
+                one.lanes + two.lanes,
             )
             for one, two in pairs
         ]

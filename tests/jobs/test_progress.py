@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import re
+from collections import Counter
 from dataclasses import replace
 
 from jobbing import Place, ask, batch_line
@@ -12,6 +14,7 @@ from rich.console import Console
 
 from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.preflight import Findings
 from ratelimit.jobs.progress import LivePanel, PlainLines, panel
 from ratelimit.jobs.report import page, plot
 from ratelimit.jobs.standing import look
@@ -20,6 +23,7 @@ from ratelimit.jobs.tally import Point, Tally
 from ratelimit.limits.tiers import load
 from ratelimit.testing.mock import MockServer
 from ratelimit.wire.client import Client
+from ratelimit.wire.messages import Reply
 
 
 class Look(Watcher):
@@ -28,9 +32,11 @@ class Look(Watcher):
     def __init__(self, after: float) -> None:
         self.after = after
         self.shown = ""
+        self.tally: Tally
 
     async def watch(self, run: Watched, client: Client) -> None:
         await asyncio.sleep(self.after)
+        self.tally = copy.deepcopy(run.tally)
         console = Console(file=io.StringIO(), width=110, force_terminal=True, color_system=None)
         with console.capture() as captured:
             console.print(panel(look(run, client)))
@@ -111,10 +117,56 @@ async def test_what_comes_from_elsewhere_is_escaped(place: Place) -> None:
     async with MockServer(tier="tier-1", echo=True) as mock:
         summary = await place.run(mock)
     nasty = replace(summary, stopped="<script>alert(1)</script>", failures={"<b>": 2})
-    text = page(nasty, Tally(load()))
+    tally = Tally(load())
+    tally.waited.update({"pace": 4.4, "<i>": 2.0})
+    text = page(nasty, tally)
     assert "<script>" not in text
     assert "<b>" not in text
     assert "&lt;script&gt;" in text
+    assert "<i>" not in text
+    assert "<td>pace</td><td class='n'>4</td><td>a full limit is opened over some seconds, not in" in text
+
+
+def test_a_run_ends_when_its_slowest_lane_does() -> None:
+    tally, lanes = Tally(load()), {"gpt-4o-mini": (300, 0.0), "gpt-4.1-mini": (110, 0.0)}
+    tally.start(Findings(rows=410, lanes=lanes), 0.0)
+    reply = Reply(200, {}, b"{}")
+    assert tally.to_go(0.0) is None
+    for second in range(10):
+        for _ in range(10):
+            tally.answered("gpt-4o-mini-2024-07-18", reply, 0.0, float(second))
+        assert tally.to_go(second + 1.0) is None, "of one lane nothing is known"
+    for second in range(10, 20):
+        tally.answered("gpt-4.1-mini", reply, 0.0, float(second))
+    assert (tally.left, tally.to_go(20.0)) == (300, 100 / 0.5)
+    tally.gave_up("400", 19.0, "gpt-4.1-mini")
+    for second in range(20, 30):
+        for _ in range(20):
+            tally.answered("gpt-4o-mini", reply, 0.0, float(second))
+        tally.answered("gpt-4.1-mini", reply, 0.0, float(second))
+    assert (tally.left, tally.to_go(30.0)) == (89, 89 / 1)
+    assert tally.to_go(60.0) == 89 / (20 / 60), "one that is silent of late goes on as it has on the whole"
+
+
+def test_where_lanes_were_not_counted_a_run_goes_on_as_it_does() -> None:
+    tally = Tally(load())
+    tally.start(Findings(rows=100, done=30, lanes={"gpt-4o-mini": (100, 0.0)}), 0.0)  # counted before a crash
+    for _ in range(20):
+        tally.answered("gpt-4o-mini", Reply(200, {}, b"{}"), 0.0, 5.0)
+    assert tally.to_go(10.0) == 50 / 2
+
+
+async def test_a_run_that_was_stopped_knows_what_each_lane_has_left(place: Place) -> None:
+    models = ["gpt-4o-mini"] * 4 + ["gpt-4.1-mini"] * 60
+    place.write(batch_line(f"row-{n}", ask("hi", model)) for n, model in enumerate(models))
+    async with MockServer(tier="tier-1", echo=True, latency="1") as mock:
+        stopped = await place.run(mock, Options(concurrency=4, deadline=8))
+        look = Look(5)
+        await place.run(mock, Options(concurrency=4), watcher=look)
+    (left,) = re.findall(r"([\d,]+) left", look.shown)
+    assert stopped.left
+    assert look.tally.left_of == Counter({"gpt-4.1-mini": int(left)})
+    assert "to go" in look.shown
 
 
 def test_durations_as_people_say_them() -> None:
