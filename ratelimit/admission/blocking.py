@@ -184,6 +184,10 @@ class BlockingTurn:
         """End the turn: a limit turned the request away."""
         self._background.call(self._turn.refused)
 
+    def failed(self) -> None:
+        """End the turn: it was answered with an error of its own."""
+        self._background.call(self._turn.failed)
+
     def unknown(self) -> None:
         """End the turn: it was sent, and nothing is known of it."""
         self._background.call(self._turn.unknown)

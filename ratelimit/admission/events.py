@@ -47,7 +47,7 @@ class Granted(Event):
 
 @dataclass(frozen=True, slots=True)
 class Settled(Event):
-    """A turn has ended: used, unsent, refused or unknown."""
+    """A turn has ended: used, unsent, refused, failed or unknown."""
 
     how: str
     tokens: float

@@ -3,6 +3,7 @@
 used      it was answered; whatever the reply tells of its real cost replaces the estimate
 unsent    it never left: everything is given back
 refused   a limit turned it away: its tokens are given back, and the lane learns
+failed    it was answered with an error that says nothing of limits: the estimate stands, and nobody waits for more
 unknown   it was sent and nothing is known: the estimate stands, for the server has probably charged it
 """
 
@@ -96,6 +97,10 @@ class Turn:
         else:
             self._lane.cool(1.0 if observed.retry_after is None else observed.retry_after, hold)
         self._end({"requests": hold.cost.get("requests", 0)}, "refused")
+
+    def failed(self) -> None:
+        """End the turn: it was answered with an error of its own, which says nothing of limits."""
+        self._end(self._held().cost, "failed")
 
     def unknown(self) -> None:
         """End the turn: it was sent, and nothing is known of it."""

@@ -256,6 +256,8 @@ class Sender:
                 turn.used(tokens=usage.input + usage.output if usage else None)
             elif verdict.kind == "stop":
                 turn.unsent()
+            elif verdict.kind == "give up":
+                turn.failed()
             else:
                 turn.unknown()
         elif verdict.kind == "again":

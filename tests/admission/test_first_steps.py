@@ -115,6 +115,19 @@ async def test_what_a_process_has_spent_is_taken_up_by_the_next() -> None:
     assert levels == pytest.approx([RPM - 10, TPM - 1_000 - 15_000])
 
 
+async def test_after_an_error_the_next_goes_ahead_at_once() -> None:
+    loop, scheduler, grants = asyncio.get_running_loop(), Scheduler({"m": LIMITS}), list[float]()
+
+    async def one() -> None:
+        async with scheduler.reserve("m", tokens=101) as turn:
+            grants.append(round(loop.time(), 2))
+            await asyncio.sleep(0.4)
+            turn.failed()
+
+    await asyncio.gather(*(one() for _ in range(2)))
+    assert grants == [0.0, 0.4]
+
+
 async def grants_of(many: int, *, reply: float, tokens: float) -> list[float]:
     """Return when the first three of so many leave that all come at once."""
     return [round(at, 2) for at in (await all_grants_of(many, reply=reply, first_reply=reply, tokens=tokens))[:3]]

@@ -263,3 +263,21 @@ async def test_a_store_that_never_answered_says_so_and_lets_nothing_pass() -> No
         "shared limits at m tier-1: connection refused; start the store, or set RATELIMIT_SHARED=off if no other "
         "program uses the key"
     )
+
+
+async def test_a_slow_first_answer_holds_nobody_up_for_a_part_of_the_day() -> None:
+    service = Service.of(limits := [Limit("requests", 600, MINUTE), Limit("requests", 10_000, DAY)])
+    program = Program(1, wall_clock(), limits)
+    await program.flood(service, Network.steady(0.02, 60.0), 0, 20)
+    assert program.count(0, 20) >= 0.9 * 20 * 10
+    assert service.refusals() == 0
+
+
+async def test_who_is_told_only_of_errors_is_not_held_up_either() -> None:
+    program = Program(1, wall_clock(), [Limit("requests", 60, MINUTE), Limit("requests", 200, DAY)])
+    for _ in range(3):
+        async with program.scheduler.reserve("m") as turn:
+            await asyncio.sleep(0.1)
+            turn.failed()
+    assert asyncio.get_running_loop().time() < 1
+    await program.leave()

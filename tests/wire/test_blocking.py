@@ -185,6 +185,7 @@ def test_turns_end_as_they_are_told() -> None:
         ("used", lambda turn: turn.used(tokens=5)),
         ("unsent", lambda turn: turn.unsent()),
         ("refused", lambda turn: turn.refused()),
+        ("failed", lambda turn: turn.failed()),
         ("unknown", lambda turn: turn.unknown()),
     ]
     limits = [Limit("requests", 60_000, MINUTE), Limit("tokens", 60_000, MINUTE)]

@@ -51,6 +51,15 @@ async def test_the_conveniences() -> None:
         assert response.text
 
 
+async def test_nobody_waits_any_longer_for_a_first_answer_that_is_an_error() -> None:
+    wrong = {"model": MODEL, "messages": [], "max_tokens": 1000}
+    limits = Limit("requests", 600, MINUTE), Limit("tokens", 60_000, MINUTE)
+    async with MockServer(tier="tier-1", latency=0.1) as mock, make(mock.base_url, limits=limits) as client:
+        results = [result async for result in client.map([wrong] * 2)]
+    assert [type(result.error) for result in results] == [RequestFailed] * 2
+    assert now() < 0.9  # tokens are what is scarce: it would be a second
+
+
 async def test_a_reply_without_embeddings_says_so() -> None:
     async with served(reply()) as (_, client):
         with pytest.raises(RequestFailed) as caught:

@@ -196,7 +196,8 @@ def _hint(lane: Lane, holder: Holder, ask: Ask, now: float) -> float:
                 if each is not holder and each.hungry:
                     ahead += _before(lane, each, holder, limit.unit)
             ready = limit.ready(ahead, need, now)
-            if not lane.answered and limit.taken > 0:  # nobody knows how full it is: no more than has come back since
+            if not lane.answered and limit.taken > 0 and limit.window <= MINUTE:
+                # nobody knows how full it is: no more than has come back since
                 ready = max(ready, lane.born + (limit.taken + need) * limit.interval)
             hint = max(hint, ceil(ready - now))
     return hint

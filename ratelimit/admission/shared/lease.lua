@@ -269,7 +269,7 @@ local function hint_of()
         if h.id ~= holder.id and hungry(h) then ahead = ahead + before(h, l.unit) end
       end
       local ready = ready_at(l, ahead, need)
-      if not lane.answered and l.taken > 0 then
+      if not lane.answered and l.taken > 0 and l.window <= MINUTE then
         ready = math.max(ready, lane.born + (l.taken + need) * interval(l))
       end
       hint = math.max(hint, math.ceil(ready - now))

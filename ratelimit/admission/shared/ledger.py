@@ -107,7 +107,7 @@ class SharedLedger(LocalLedger):
     def settle(self, hold: Hold, actual: Cost, how: str) -> None:
         """End a hold. Never awaits."""
         super().settle(hold, actual, how)
-        if how in {"used", "refused"}:
+        if how in {"used", "refused", "failed"}:
             self._answered = True
         for unit in self._units:
             if extra := hold.cost.get(unit, 0) - actual.get(unit, 0):
