@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: floors typed pages test demo soak lint types suite sdk sdk-envs ray wheel bench bench-quick clean
+.PHONY: floors typed pages test demo soak lint types suite suite-outside suite-inside coverage-erased sdk sdk-envs ray wheel bench bench-quick clean
 
-# The suite and its twin on the wheel each keep one core busy for minutes, so they run side by side.
+# Half of the suite waits for sockets and processes while the other half computes, so they run side by side.
 test: lint types
-	$(MAKE) --no-print-directory -j2 --output-sync=target suite wheel
+	$(MAKE) --no-print-directory -j2 --output-sync=target suite wheel sdk-envs .venv-ray/ready
 	$(MAKE) --no-print-directory bench-quick sdk ray
 
 $(VENV)/ready: pyproject.toml
@@ -23,11 +23,22 @@ lint: $(VENV)/ready
 types: $(VENV)/ready
 	$(BIN)/mypy
 
-suite: $(VENV)/ready
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+OUTSIDE := tests/jobs tests/shared tests/faults tests/mock
+
+suite: suite-outside suite-inside
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+suite-outside suite-inside: coverage-erased
+
+coverage-erased: $(VENV)/ready
+	$(BIN)/coverage erase
+
+suite-outside:
+	$(BIN)/coverage run -m pytest $(OUTSIDE)
+
+suite-inside:
+	$(BIN)/coverage run -m pytest tests $(OUTSIDE:%=--ignore=%)
 
 # The drop-in under each generation of the official SDK, in environments that are kept from run to run.
 SDK1 := 1.109.1
@@ -55,7 +66,11 @@ sdk: sdk-envs
 ray: .venv-ray/ready
 	.venv-ray/bin/python -m pytest -q tests/cluster
 
-# The same suite once more, against what a user installs: the built wheel, outside the checkout.
+# What a user installs, the built wheel, outside the checkout: with it run the tests of all that a user sees or a file in
+# the wheel decides. What schedules is the same code as in the suite, and is left to it, as are faults and long kills.
+INNER := tests/admission tests/faults tests/shared/test_lanes.py tests/shared/test_processes.py \
+	tests/jobs/batches/test_both_routes.py
+
 wheel: $(VENV)/ready
 	rm -rf dist .venv-wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
@@ -63,7 +78,7 @@ wheel: $(VENV)/ready
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[test]"
 	here="$$PWD" && out="$$(mktemp -d)" && trap 'rm -rf "$$out"' EXIT && \
 	cp -r tests docs bench examples config README.md CHANGELOG.md Makefile pyproject.toml "$$out" && cd "$$out" && \
-	"$$here/.venv-wheel/bin/python" -m pytest -q
+	"$$here/.venv-wheel/bin/python" -m pytest -q tests $(INNER:%=--ignore=%)
 
 # How complete the types are that a user of the wheel sees, by pyright, which brings its own node where there is none.
 typed: $(VENV)/ready
