@@ -153,8 +153,12 @@ class BlockingScheduler:
         return self._background.call(self._scheduler.snapshot)
 
     def close(self) -> None:
-        """End the background loop."""
-        self._background.close()
+        """Give back what is held of shared limits, and end the background loop."""
+        try:
+            with suppress(RuntimeError):  # closed before, or this is a fork
+                self._background.run(self._scheduler.aclose())
+        finally:
+            self._background.close()
 
     def __enter__(self) -> Self:
         return self

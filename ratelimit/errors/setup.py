@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ratelimit.errors.root import RateLimitError, printable, toml_key
+from ratelimit.errors.root import JobStopped, RateLimitError, printable, toml_key
 
 
 class BadSettings(RateLimitError):
@@ -39,7 +39,7 @@ class BadClient(RateLimitError):
         self.what = what
 
 
-class StoreUnusable(RateLimitError):
+class StoreUnusable(JobStopped):
     """The place where limits are to be shared cannot be used; nothing was sent."""
 
     exit_code = 2
@@ -49,10 +49,8 @@ class StoreUnusable(RateLimitError):
         self.where = where
 
 
-class SharedStoreAway(RateLimitError):
+class SharedStoreAway(JobStopped):
     """The place where limits are to be shared does not answer, and nobody knows yet what our part would be."""
-
-    exit_code = 3
 
     def __init__(self, where: str, why: str) -> None:
         super().__init__(

@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakSet
 
 from ratelimit.admission.blocking import Background
 from ratelimit.admission.gate import GateTurn
@@ -72,6 +73,7 @@ class Desk:
         self.sender = sender
         self.loop = loop
         self._moved = False
+        self._closing: asyncio.Task[None] | None = None  # a loop alone does not keep its tasks alive
         self._waiting: set[_Waiter] = set()
         self._halts: dict[int, tuple[Reply, float]] = {}
 
@@ -148,7 +150,7 @@ class Desk:
 
     def post(self, act: Callable[[], None], *, later: bool = False) -> None:
         """Do something on the loop: at once where that is here, unless it is to be `later`."""
-        if not later and _running() is self.loop:
+        if not later and is_here(self.loop):
             act()
             return
         with suppress(RuntimeError):  # the loop is closed, and everything with it
@@ -160,6 +162,11 @@ class Desk:
         now = self.loop.time()
         for waiter in self._waiting:
             waiter.interrupt(Moved(), now)
+        self._closing = self.loop.create_task(self.aclose(), name="closing a line")
+
+    async def aclose(self) -> None:
+        """Give back what is held of shared limits."""
+        await self.sender.gate.scheduler.aclose()
 
     def _halt(self, account: int, reply: Reply) -> None:
         now = self.loop.time()
@@ -178,7 +185,11 @@ class Desk:
 
 
 class Limiter:
-    """What clients that share their limits have in common: a desk for each service, all on one loop."""
+    """What clients that share their limits have in common: a desk for each service, all on one loop.
+
+    When the last of them is closed the desks are gone; should there be another one after that, it goes on from what was
+    spent.
+    """
 
     def __init__(self, make: Make) -> None:
         self._make = make
@@ -187,13 +198,30 @@ class Limiter:
         self._pid = os.getpid()
         self._threaded = False
         self._desks: dict[object, Desk] = {}
+        self._spent: dict[object, Spent] = {}
+        self._users = WeakSet[object]()
+
+    def enter(self, user: object) -> None:
+        """Note that somebody may ask for desks."""
+        self._users.add(user)
+
+    def leave(self, user: object) -> list[Desk]:
+        """Note that somebody asks no more; returns the desks to close, if it was the last."""
+        with self._lock:
+            self._users.discard(user)
+            if self._users or self._pid != os.getpid():
+                return []
+            desks, self._desks = self._desks, {}
+            self._spent = {origin: desk.sender.gate.scheduler.spent() for origin, desk in desks.items()}
+            return [desk for desk in desks.values() if desk.loop.is_running()]
 
     def desk(self, origin: object, caller: asyncio.AbstractEventLoop | None) -> Desk:
         """Return the desk for a service, as seen from the caller's loop; None is a thread without one."""
         with self._lock:
             self._settle_on(caller)
             if (desk := self._desks.get(origin)) is None:
-                desk = self._desks[origin] = Desk(self._make(None), self._loop)  # type: ignore[arg-type]  # just set
+                sender = self._make(self._spent.pop(origin, None))
+                desk = self._desks[origin] = Desk(sender, self._loop)  # type: ignore[arg-type]  # just set
             return desk
 
     def _settle_on(self, caller: asyncio.AbstractEventLoop | None) -> None:
@@ -231,8 +259,9 @@ def background() -> asyncio.AbstractEventLoop:
         return _background[1].loop
 
 
-def _running() -> asyncio.AbstractEventLoop | None:
+def is_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether a loop runs on this thread."""
     try:
-        return asyncio.get_running_loop()
+        return asyncio.get_running_loop() is loop
     except RuntimeError:
-        return None
+        return False

@@ -26,7 +26,7 @@ from ratelimit.errors import (
 from ratelimit.limits.content import endpoint_of
 from ratelimit.wire import sdk_requests
 from ratelimit.wire.messages import Reply, Request
-from ratelimit.wire.sdk_desk import Desk, Halted, Limiter, Moved
+from ratelimit.wire.sdk_desk import Desk, Halted, Limiter, Moved, is_here
 from ratelimit.wire.sdk_exchange import Asynchronous, Exchange, Synchronous, at_once
 from ratelimit.wire.sdk_refusals import FINAL, refuse, repeat
 
@@ -39,6 +39,7 @@ class _Limited:
         self.limiter = limiter
         self._priority = priority
         self._deadline = deadline
+        limiter.enter(self)
 
     async def _stand(self, desk: Desk, asked: Request, exchange: Exchange, do: Callable[[], Awaitable[Reply]]) -> None:
         """Stand in line until the request is answered; the response then ends the turn, whoever still wants it."""
@@ -81,8 +82,14 @@ class AsyncLimitedTransport(_Limited):
             return exchange.response
 
     async def aclose(self) -> None:
-        """Close the transport behind."""
+        """Close the transport behind, and the line if nobody else stands in it."""
+        await self._leave()
         await self.inner.aclose()
+
+    async def _leave(self) -> None:
+        here = asyncio.get_running_loop()
+        for desk in self.limiter.leave(self):
+            await (desk.aclose() if desk.loop is here else _there(desk.loop, desk.aclose()))
 
     async def __aenter__(self) -> Self:
         await self.inner.__aenter__()
@@ -94,6 +101,7 @@ class AsyncLimitedTransport(_Limited):
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
+        await self._leave()
         await self.inner.__aexit__(kind, error, trace)
 
 
@@ -125,8 +133,15 @@ class LimitedTransport(_Limited):
             return exchange.response
 
     def close(self) -> None:
-        """Close the transport behind."""
+        """Close the transport behind, and the line if nobody else stands in it."""
+        self._leave()
         self.inner.close()
+
+    def _leave(self) -> None:
+        for desk in self.limiter.leave(self):
+            closing = asyncio.run_coroutine_threadsafe(desk.aclose(), desk.loop)
+            if not is_here(desk.loop):  # which would have to go on for it to end
+                closing.result()
 
     def __enter__(self) -> Self:
         self.inner.__enter__()
@@ -138,6 +153,7 @@ class LimitedTransport(_Limited):
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
+        self._leave()
         self.inner.__exit__(kind, error, trace)
 
 

@@ -76,9 +76,10 @@ def test_a_scheduler_that_cannot_be_made_leaves_no_thread() -> None:
     def fail() -> Scheduler:
         raise ValueError("no")
 
+    before = threading.enumerate()
     with pytest.raises(ValueError, match=r"^no$"):
         BlockingScheduler(fail)
-    assert not any(thread.name == "ratelimit" for thread in threading.enumerate())
+    assert threading.enumerate() == before
 
 
 def test_a_child_process_is_told_that_the_thread_is_not_there() -> None:

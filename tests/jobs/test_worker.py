@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from jobbing import ask, batch_line
 
+from ratelimit.admission.shared.memory import MemoryStore
+from ratelimit.admission.shared.store import Answer, Ask, Store, StoreAway
 from ratelimit.compose import make_client
 from ratelimit.errors import OutputUnusable, RequestInvalid
 from ratelimit.jobs import records
@@ -29,11 +31,11 @@ def rows(numbers: range) -> list[Row]:
 
 @asynccontextmanager
 async def working(
-    mock: MockServer, directory: Path, *, retry_failed: bool = False, **given: Any
+    mock: MockServer, directory: Path, *, retry_failed: bool = False, store: Store | None = None, **given: Any
 ) -> AsyncIterator[Worker]:
     settings = load_settings(**{"base_url": mock.base_url, "api_key": "sk-test", "tier": "tier-5", **given})
     with Checkpoint(directory, retry_failed=retry_failed) as checkpoint:
-        async with make_client(settings) as client:
+        async with make_client(settings, store=store) as client:
             yield Worker(client, checkpoint)
 
 
@@ -170,3 +172,28 @@ def test_places_are_found_again_however_many() -> None:
     assert [places.get(key) for key in [0, *keys]] == [0, *range(1, 8), 1 << 60, *range(9, 5001)]
     assert places.get(digest(b"another")) is None
     assert len(places) == 5001
+
+
+class Away(MemoryStore):
+    """A store that does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0)
+
+    async def lease(self, group: str, ask: Ask) -> Answer:
+        raise StoreAway("connection refused")
+
+
+async def test_a_store_of_shared_limits_that_is_away_fails_no_row(tmp_path: Path) -> None:
+    async with MockServer(tier="tier-5") as mock:
+        async with working(mock, tmp_path, store=Away()) as worker:
+            outcomes = await worker.answer(rows(range(5)))
+            assert served(mock) == 0
+        why = (
+            "shared_store_away: shared limits at gpt-4o-mini tier-5: connection refused; start the store, or set "
+            "RATELIMIT_SHARED=off if no other program uses the key"
+        )
+        assert [outcome.error for outcome in outcomes] == [why] * 5
+        async with working(mock, tmp_path) as worker:
+            assert [outcome.error for outcome in await worker.answer(rows(range(5)))] == [None] * 5
+        assert served(mock) == 5

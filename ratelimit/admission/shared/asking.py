@@ -71,9 +71,12 @@ class Caller:
         self._timer: TimerHandle | None = None
         self._due = inf
         self._asked_for = inf
+        self._closed = False
 
     def call_by(self, moment: float) -> None:
         """Ask at `moment` or earlier, but not before it can help."""
+        if self._closed:
+            return
         if self._task is not None:  # there is an answer to come first
             self._asked_for = min(self._asked_for, moment)
             return
@@ -111,7 +114,8 @@ class Caller:
         return answer
 
     async def aclose(self) -> None:
-        """Ask no more."""
+        """Ask no more by itself."""
+        self._closed = True
         if self._timer:
             self._timer.cancel()
             self._timer, self._due = None, inf
