@@ -19,6 +19,7 @@ class Relay:
         self._cut = False
         self._background = Background()
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self.port: int = self._background.run(self._listen())
 
@@ -35,7 +36,13 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._background.run(self._end())
         self._background.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        self._drop()
+        await asyncio.gather(*self._serving)
 
     async def _listen(self) -> int:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -48,9 +55,14 @@ class Relay:
         self._open.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
         self._open |= {writer, back}
         await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
+        self._open -= {writer, back}
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

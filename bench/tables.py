@@ -226,6 +226,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "cpu_us_more": "more than alone, µs",
         "to_alone": "times alone",
         "wait_p99_ms": "waited without need, p99 ms",
+        "saved_s": "saved up at the start, s",
         "took_s": "took, s",
     },
     "soak": {
