@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ratelimit.limits.bucket import DAY, MINUTE, Bucket, Limit
 from ratelimit.limits.frontier import Frontier, Line
+from ratelimit.limits.meter import Meter
 from ratelimit.limits.quota import Cost, Hold, Quota
 
 RPM = Limit("requests", 120, MINUTE)  # two a second
@@ -19,7 +24,7 @@ def lane(*limits: Limit) -> tuple[Quota, Frontier, list[Bucket]]:
     return quota, Frontier(quota), quota.buckets
 
 
-def send(quota: Quota, frontier: Frontier, cost: Cost, now: float) -> set[Line]:
+def send(quota: Quota, frontier: Frontier, cost: Cost, now: float) -> Set[Line]:
     lines = frontier.crossed_by(cost, now)
     frontier.crossed(lines)
     quota.sent(Hold(cost, 1), now)
@@ -28,6 +33,7 @@ def send(quota: Quota, frontier: Frontier, cost: Cost, now: float) -> set[Line]:
 
 def test_the_first_request_of_all_crosses_a_line() -> None:
     quota, frontier, _ = lane(RPM)
+    assert frontier.crossed_by({"requests": 1}, 0.0) == {FIRST}
     assert send(quota, frontier, {"requests": 1}, 0.0) == {FIRST}
     assert send(quota, frontier, {"requests": 1}, 10.0) == set()
 
@@ -82,3 +88,52 @@ def test_who_is_turned_back_leaves_the_line_to_the_next() -> None:
     frontier.turned_back(lines)
     assert frontier.crossed_by({"requests": 1}, 0.1) == lines
     assert frontier.crossed_by({"requests": 1}, 30.0) == {FIRST}
+
+
+def beyond(line: Line, meter: Meter, cost: Cost, now: float) -> bool:
+    """Whether a line is crossed, by a sum over all of its window."""
+    bucket, part = line
+    if bucket is None:
+        return True
+    amount, sent = cost.get(bucket.limit.unit, 0), meter.between(bucket.limit.unit, now - MINUTE / part, now)
+    return amount > 0 and sent + amount > bucket.limit.amount / part
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["send", "send", "send", "look", "others", "retune", "back", "again"]),
+        st.integers(0, 2),
+        st.integers(0, 9),
+        st.sampled_from([0.0, 0.1, 0.4, 1.0]),
+    ),
+    min_size=20,
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_no_line_is_passed_unseen_and_none_is_seen_early(steps: list[tuple[str, int, int, float]]) -> None:
+    quota, frontier, (requests, tokens) = lane(RPM, Limit("tokens", 240, MINUTE))
+    ahead: set[Line] = {FIRST, *((bucket, part) for bucket in (requests, tokens) for part in (60, 1))}
+    now, back = 0.0, set[Line]()
+    for what, few, many, pause in steps:
+        now += pause
+        cost = {"requests": few, "tokens": many}
+        crossed = {line for line in ahead if beyond(line, quota.meter, cost, now)}
+        if what in {"send", "look"}:
+            assert frontier.crossed_by(cost, now) == crossed
+        if what == "send":
+            frontier.crossed(crossed)
+            quota.sent(Hold(cost, 1), now)
+            ahead, back = ahead - crossed, crossed
+        elif what == "others":  # another program on the same shared limits
+            quota.meter.add(cost, now)
+        elif what == "retune":
+            quota.retune(tokens, 60 + 60 * many, now)
+        elif what == "back":
+            frontier.turned_back(back)
+            ahead |= back
+        elif what == "again":
+            bucket = (requests, tokens)[many % 2]
+            frontier.again(bucket)
+            ahead |= {(bucket, part) for part in (60, 1)}

@@ -37,6 +37,7 @@ def test_it_tells_no_less_than_the_truth_and_no_more_than_the_slots_touched(
         now += pause
         meter.add({"tokens": tokens}, now)
         sent.append((now, tokens))
+        assert meter.ever("tokens") == sum(amount for _, amount in sent)
         for ago, length in stretches:
             start = now - ago
             end = start + length

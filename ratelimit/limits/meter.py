@@ -17,11 +17,12 @@ KEPT = 120.0  # seconds; two windows of a minute, and longer than most replies t
 class Meter:
     """Running totals of what was sent, by unit."""
 
-    __slots__ = ("_slots", "_totals")
+    __slots__ = ("_gone", "_slots", "_totals")
 
     def __init__(self, units: Iterable[str]) -> None:
         self._slots: list[int] = []  # ascending
         self._totals: dict[str, list[float]] = {unit: [] for unit in units}  # up to and with that slot
+        self._gone: dict[str, float] = dict.fromkeys(self._totals, 0)  # counted, and kept no longer
 
     def add(self, cost: Mapping[str, float], now: float) -> None:
         """Count what is sent at `now`, which never lies before the last send."""
@@ -30,6 +31,11 @@ class Meter:
             self._open(slot)
         for unit, totals in self._totals.items():
             totals[-1] += cost.get(unit, 0)
+
+    def ever(self, unit: str) -> float:
+        """Return what was sent since there is anything to count."""
+        totals = self._totals.get(unit)
+        return totals[-1] + self._gone[unit] if totals else 0
 
     def between(self, unit: str, start: float, end: float) -> float:
         """Return what was sent from `start` to `end`, whole slots, as far back as it is kept."""
@@ -55,6 +61,7 @@ class Meter:
         if slots[0] < oldest - len(slots) // 2:  # in chunks, so that dropping costs nothing per send
             gone = bisect_left(slots, oldest)
             del slots[:gone]
-            for totals in self._totals.values():
+            for unit, totals in self._totals.items():
                 before = totals[gone - 1]
+                self._gone[unit] += before
                 totals[:] = [total - before for total in totals[gone:]]

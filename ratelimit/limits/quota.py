@@ -88,6 +88,7 @@ class Quota:
         self.slack = slack
         self.buckets: list[Bucket] = []
         self.heard: dict[Bucket, int] = {}  # the newest hold whose reply spoke of the bucket
+        self.retuned: int = 0  # times that a limit was found to be another
         self.elsewhere: dict[Bucket, float] = {}  # what others have taken and may not have sent yet
         self._pairs: list[tuple[str, Bucket]] = []
         self._taken = 0
@@ -114,6 +115,7 @@ class Quota:
     def retune(self, bucket: Bucket, amount: float, now: float) -> None:
         """Follow a limit that has changed."""
         extra = max(bucket.reserve - self.least_reserve(bucket.limit), 0) / bucket.limit.amount
+        self.retuned += 1
         limit = replace(bucket.limit, amount=amount)
         bucket.retune(now, limit=limit, reserve=self.least_reserve(limit) + extra * amount)
 
