@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ def lane(*limits: Limit) -> tuple[Quota, Frontier, list[Bucket]]:
     return quota, Frontier(quota), quota.buckets
 
 
-def send(quota: Quota, frontier: Frontier, cost: Cost, now: float) -> Set[Line]:
+def send(quota: Quota, frontier: Frontier, cost: Cost, now: float) -> AbstractSet[Line]:
     lines = frontier.crossed_by(cost, now)
     frontier.crossed(lines)
     quota.sent(Hold(cost, 1), now)

@@ -82,30 +82,36 @@ class Lane:
         `price` says what the request costs when it is about to go, where that may be known better than when it came.
         Raises `NeverFits` at once for a cost above a whole limit, and `WaitedTooLong` after `wait_at_most` seconds.
         """
-        self.ledger.quota.check(cost)
-        now = self.loop.time()
+        quota, now = self.ledger.quota, self.loop.time()
+        quota.check(cost)
         if Queued in self._audience:
             self._audience.tell(Queued(self.name, now, self.waiting + 1), self.loop)
-        kind = Ticket if price is None else PricedTicket
-        ticket = kind(cost, priority, arrival, self.loop.create_future(), now)
-        if isinstance(ticket, PricedTicket) and price:
-            ticket.price = price
-        if (
+        if (  # nobody waits, and nothing but the quota can be in the way
             self._dispatcher is None
             and self.in_flight < self.concurrency
             and not self._scouting.waits(now)
-            and self._pacer.ready(self.ledger.quota, cost, now)
+            and self._pacer.ready(quota, cost, now)
         ):
-            return self._at_once(ticket, wait_at_most)
-        return self._in_line(ticket, wait_at_most)
+            return self._at_once(cost, priority, arrival, wait_at_most, price)
+        return self._in_line(self._ticket(cost, priority, arrival, price), wait_at_most)
 
-    async def _at_once(self, ticket: Ticket, wait_at_most: float | None) -> Hold:
-        """Take quota and slot, since nobody waits and nothing but the quota can be in the way."""
+    async def _at_once(
+        self, cost: Cost, priority: float, arrival: int, wait_at_most: float | None, price: Callable[[], Cost] | None
+    ) -> Hold:
         await self._pacer.wait()  # does not suspend: it was ready
-        if (hold := self.ledger.reserve_at_once(ticket.cost)) is None:
-            return await self._in_line(ticket, wait_at_most)
-        self._sent(hold, ticket.queued_at)
-        return hold
+        if (hold := self.ledger.reserve_at_once(cost)) is not None:
+            now = self.loop.time()
+            self._sent(hold, now, now)
+            return hold
+        return await self._in_line(self._ticket(cost, priority, arrival, price), wait_at_most)
+
+    def _ticket(self, cost: Cost, priority: float, arrival: int, price: Callable[[], Cost] | None) -> Ticket:
+        future, now = self.loop.create_future(), self.loop.time()
+        if price is None:
+            return Ticket(cost, priority, arrival, future, now)
+        ticket = PricedTicket(cost, priority, arrival, future, now)
+        ticket.price = price
+        return ticket
 
     async def _in_line(self, ticket: Ticket, wait_at_most: float | None) -> Hold:
         self._join(ticket)
@@ -264,11 +270,10 @@ class Lane:
             return
         self.waiting -= 1
         ticket.future.set_result(hold)
-        self._sent(hold, ticket.queued_at)
+        self._sent(hold, ticket.queued_at, self.loop.time())
 
-    def _sent(self, hold: Hold, queued_at: float) -> None:
+    def _sent(self, hold: Hold, queued_at: float, now: float) -> None:
         self.in_flight += 1
-        now = self.loop.time()
         self._pacer.spend(hold.cost, now)
         self._scouting.sent(hold, self.ledger.quota, now, ahead=self.ledger.sent(hold))
         if Granted in self._audience:

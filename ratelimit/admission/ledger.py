@@ -8,6 +8,7 @@ report.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from ratelimit.limits.bucket import Limit
@@ -101,7 +102,7 @@ class LocalLedger:
         self.quota: Quota = Quota(limits, now, slack=slack)
         self._feedback = Feedback(self.quota, now)
         self._frontier = Frontier(self.quota)
-        self._scouts: dict[Hold, set[Line]] = {}
+        self._scouts: dict[Hold, AbstractSet[Line]] = {}
         self.facts: dict[str, str] = {}
 
     def attend(self, crowd: Crowd) -> None:

@@ -49,14 +49,15 @@ class Pacer:
         """Return whether a request may leave now as far as pacing goes, so that `wait` would not."""
         if self._used_up and now >= self._left_at + 1 / self._rate:
             self._used_up = False
-        if now >= self._fresh_until or not self._has_room():
-            self._fresh_until = now + _FRESH
-            rate = self._rate_now(quota, cost, now)
-            if rate > self._rate * _NEAR or rate * _NEAR < self._rate:
-                self._rate = rate
-                self._volley = max(ceil(rate * _VOLLEY), 1)
-                self._limiter = AsyncLimiter(self._volley, self._volley / rate) if rate else None
-                self._used_up = self._limiter is not None and now < self._left_at + 1 / rate
+        if now < self._fresh_until and self._has_room():
+            return True
+        self._fresh_until = now + _FRESH
+        rate = self._rate_now(quota, cost, now)
+        if rate > self._rate * _NEAR or rate * _NEAR < self._rate:
+            self._rate = rate
+            self._volley = max(ceil(rate * _VOLLEY), 1)
+            self._limiter = AsyncLimiter(self._volley, self._volley / rate) if rate else None
+            self._used_up = self._limiter is not None and now < self._left_at + 1 / rate
         return self._has_room()
 
     async def wait(self) -> None:

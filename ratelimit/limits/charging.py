@@ -30,9 +30,11 @@ class Charging:
 
     def estimate(self, size: Size, model: ModelFacts | None) -> int:
         """Return the tokens to reserve."""
-        if len(self.formulas) == 1:
-            return charge(size, self.formulas[0], model)
-        return max(charge(size, formula, model) for formula in self.formulas)
+        most = charge(size, self.formulas[0], model)
+        for formula in self.formulas[1:]:
+            if (tokens := charge(size, formula, model)) > most:
+                most = tokens
+        return most
 
     def learn(self, size: Size, model: ModelFacts | None, charged: float, limit: float) -> bool:
         """Take in what the server charged for one request; true if the estimates change because of it."""

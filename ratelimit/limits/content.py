@@ -80,10 +80,10 @@ class _Found:
 
 def measure(body: object, path: str = CHAT_PATH) -> Size:
     """The size of a request to `path`. Never raises, whatever the body; keeps the body, which must then not change."""
-    fields: Mapping[str, object] = body if isinstance(body, Mapping) else {}
+    fields: Mapping[str, object] = body if isinstance(body, (dict, Mapping)) else {}
     endpoint = endpoint_of(path)
     found = _Found()
-    choices = _whole(fields.get("n")) or 1
+    choices = 1 if (n := fields.get("n")) is None else _whole(n) or 1
     if endpoint == "chat":
         _messages(fields.get("messages"), found)
         _tools(fields, found)
@@ -101,25 +101,29 @@ def measure(body: object, path: str = CHAT_PATH) -> Size:
     else:
         _inputs(fields.get("input"), found)
         choices = 1
-    texts = found.texts
+    texts = tuple(found.texts)
     model = fields.get("model")
-    return Size(
-        endpoint=endpoint,
-        model=model if isinstance(model, str) else "",
-        utf8_bytes=sum(map(utf8_length, texts)),
-        characters=sum(map(len, texts)),
-        messages=found.messages,
-        images=len(found.pictures),
-        choices=choices,
-        cap=max((cap for name in _CAPS[endpoint] if (cap := _whole(fields.get(name)))), default=None),
-        function_tools=found.function_tools,
-        inputs=found.inputs,
-        given=found.given,
-        stream=fields.get("stream") is True,
-        unseen=found.unseen,
-        texts=tuple(texts),
-        pictures=tuple(found.pictures),
-        body=fields,
+    cap: int | None = None
+    for name in _CAPS[endpoint]:
+        if (stated := _whole(fields.get(name))) and (cap is None or stated > cap):
+            cap = stated
+    return Size(  # by position: names would cost as much as the walk
+        endpoint,
+        model if isinstance(model, str) else "",
+        sum(map(utf8_length, texts)),
+        sum(map(len, texts)),
+        found.messages,
+        len(found.pictures),
+        choices,
+        cap,
+        found.function_tools,
+        found.inputs,
+        found.given,
+        fields.get("stream") is True,
+        found.unseen,
+        texts,
+        tuple(found.pictures),
+        fields,
     )
 
 

@@ -99,8 +99,9 @@ def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, now: float, 
         return 0
     quota.heard[bucket] = hold.number
     unit, sent_at, own = bucket.limit.unit, hold.sent_at, hold.cost.get(bucket.limit.unit, 0)
-    since = bucket.corrected - mark.corrected + quota.settled_since(hold, unit)
-    ours = mark.missing - (own if refused else 0) + since
+    missing_then, corrected_then = mark
+    since = bucket.corrected - corrected_then + quota.settled_since(hold, unit)
+    ours = missing_then - (own if refused else 0) + since
     before = max(quota.meter.between(unit, sent_at - quota.slack, sent_at) - own, 0) + quota.elsewhere.get(bucket, 0)
     after = max(quota.meter.between(unit, sent_at, sent_at + quota.slack) - own, 0)
     if theirs + before < ours:
@@ -119,6 +120,6 @@ def charged(quota: Quota, hold: Hold, bucket: Bucket, reading: Reading) -> float
         return None
     unit, own, start = bucket.limit.unit, hold.cost.get(bucket.limit.unit, 0), hold.sent_at - MINUTE
     alone = quota.meter.between(unit, start, hold.sent_at + quota.slack - 2 * SLOT) <= own
-    if not alone or mark.missing > own:
+    if not alone or mark[0] > own:
         return None
     return bucket.limit.amount - reading.remaining

@@ -26,14 +26,8 @@ UNSENT: Cost = {}
 _REMEMBERED = 4096  # settlements; an older one no longer matters to any reply still to come
 
 
-class Mark:
-    """How a bucket stood when a request left, its own cost taken."""
-
-    __slots__ = ("corrected", "missing")
-
-    def __init__(self, missing: float, corrected: float) -> None:
-        self.missing: float = missing
-        self.corrected: float = corrected
+Mark = tuple[float, float]
+"""How a bucket stood when a request left, its own cost taken: what was missing, and the sum of all its corrections."""
 
 
 class Lows:
@@ -50,9 +44,10 @@ class Lows:
 
     def note(self, number: int, missing: float) -> None:
         """Remember how much was missing just before hold `number` left."""
-        while self._lows and self._lows[-1][1] >= missing:
-            self._lows.pop()
-        self._lows.append((number, missing))
+        lows = self._lows
+        while lows and lows[-1][1] >= missing:
+            lows.pop()
+        lows.append((number, missing))
 
     def since(self, number: int) -> float:
         """Return the least since hold `number` left."""
@@ -95,6 +90,7 @@ class Quota:
         self._settlements = 0
         self._settled: dict[str, deque[tuple[int, int, float]]] = {}  # by unit: which settlement, whose, how much
         self._lows: dict[Bucket, Lows] = {}
+        self._watched: list[tuple[str, Bucket, Lows]] = []
         for limit in limits:
             self.add(limit, now)
         self.meter: Meter = Meter(("requests", "tokens"))
@@ -104,7 +100,8 @@ class Quota:
         bucket = Bucket(limit, now, reserve=self.least_reserve(limit))
         self.buckets.append(bucket)
         self._pairs.append((limit.unit, bucket))
-        self._lows[bucket] = Lows()
+        lows = self._lows[bucket] = Lows()
+        self._watched.append((limit.unit, bucket, lows))
         self._settled.setdefault(limit.unit, deque(maxlen=_REMEMBERED))
         return bucket
 
@@ -173,15 +170,17 @@ class Quota:
         """Note that the request leaves now, and how the buckets stand."""
         hold.sent_at = now
         hold.settlements = self._settlements
-        marks = hold.marks = {}
-        for unit, bucket in self._pairs:
-            missing = bucket.missing(now)
-            marks[bucket] = Mark(missing, bucket.corrected)
-            before = max(missing - hold.cost.get(unit, 0), 0)
-            self._lows[bucket].note(hold.number, before - bucket.corrected + bucket.returned)
+        cost, number = hold.cost, hold.number
+        marks: dict[Bucket, Mark] = {}
+        for unit, bucket, lows in self._watched:
+            amount, corrected, full_at = cost.get(unit, 0), bucket.corrected, bucket.full_at
+            missing = (full_at - now) / bucket.interval if full_at > now else 0
+            marks[bucket] = missing, corrected
+            lows.note(number, (missing - amount if missing > amount else 0) - corrected + bucket.returned)
             if bucket.slices is not None:
-                bucket.slices.add(hold.cost.get(unit, 0), now)
-        self.meter.add(hold.cost, now)
+                bucket.slices.add(amount, now)
+        hold.marks = marks
+        self.meter.add(cost, now)
 
     def lowest_since(self, hold: Hold, bucket: Bucket) -> float:
         """Return the least that has been missing from a bucket between later sends and the one of `hold`."""
@@ -195,15 +194,18 @@ class Quota:
         taken = hold.cost
         if actual is taken:
             return
+        extras = {unit: extra for unit in self._settled if (extra := actual.get(unit, 0) - taken.get(unit, 0))}
         for unit, bucket in self._pairs:
-            extra = actual.get(unit, 0) - taken.get(unit, 0)
+            extra = extras.get(unit, 0)
             if extra > 0:
                 bucket.take(extra, now)
             elif extra < 0:
                 bucket.give(-extra, now)
                 bucket.returned -= extra
         if hold.sent_at is not None:  # else it stands in nobody's mark: who reserves leaves at once, or not at all
-            self._note(hold, actual)
+            self._settlements += 1
+            for unit, extra in extras.items():
+                self._settled[unit].append((self._settlements, hold.number, extra))
 
     def settled_since(self, hold: Hold, unit: str) -> float:
         """Return what settling of this and earlier holds has changed after `hold` was sent."""
@@ -221,13 +223,6 @@ class Quota:
         if window > MINUTE:
             return bucket.missing(now) / bucket.limit.amount
         return self.meter.since(bucket.limit.unit, now - window) / bucket.limit.amount
-
-    def _note(self, hold: Hold, actual: Cost) -> None:
-        self._settlements += 1
-        for unit, settled in self._settled.items():
-            extra = actual.get(unit, 0) - hold.cost.get(unit, 0)
-            if extra:
-                settled.append((self._settlements, hold.number, extra))
 
     def _readies(self, cost: Cost) -> list[tuple[Bucket, float]]:
         self.check(cost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -130,7 +130,7 @@ class Client:
             self.sender.dismiss(why)
             raise
 
-    async def map(
+    def map(
         self,
         bodies: Iterable[Body] | AsyncIterable[Body],
         path: str = CHAT_PATH,
@@ -147,9 +147,7 @@ class Client:
         handle = partial(outcome, self, path, priority)
         # Room for as many results again as are under way, so that who has an answer need not wait for it to be taken.
         many = Many(handle, bodies, 2 * self.concurrency if window is None else window, self.concurrency)
-        async with aclosing(many.run(ordered=ordered)) as results:
-            async for result in results:
-                yield result
+        return many.run(ordered=ordered)
 
     def __repr__(self) -> str:
         return f"<Client {self.sender.gate.scheduler!r}>"

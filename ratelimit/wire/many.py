@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class Many(Generic[T, R]):
         if window < 1:
             raise ValueError(f"window is {window}; at least one request must have room")
         self._handle = handle
-        self._pull = _Asynchronous(items).pull if isinstance(items, AsyncIterable) else _Synchronous(items).pull
+        self._items = _Asynchronous(items) if isinstance(items, AsyncIterable) else enumerate(items)
         self._workers = min(workers, window)
         self._room = window
         self._idle: deque[asyncio.Future[None]] = deque()  # workers that wait for room
@@ -36,7 +36,7 @@ class Many(Generic[T, R]):
         early: dict[int, R] = {}
         following = 0
         try:
-            while await self._wait():
+            while self._done or await self._wait():
                 index, result = self._done.popleft()
                 if not ordered:
                     self._free()
@@ -63,7 +63,10 @@ class Many(Generic[T, R]):
                     self._room -= 1
                 else:
                     await self._until_free()
-                if self._failure or (item := await self._pull()) is None:
+                if self._failure:
+                    break
+                items = self._items
+                if (item := next(items, None) if isinstance(items, enumerate) else await items.pull()) is None:
                     break
                 self._done.append((item[0], await self._handle(*item)))
                 self._something.set()
@@ -95,16 +98,6 @@ class Many(Generic[T, R]):
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle.append(place)
         await place
-
-
-class _Synchronous(Generic[T]):
-    """Items with their numbers, out of an iterable."""
-
-    def __init__(self, items: Iterable[T]) -> None:
-        self._items: Iterator[tuple[int, T]] = enumerate(items)
-
-    async def pull(self) -> tuple[int, T] | None:
-        return next(self._items, None)
 
 
 class _Asynchronous(Generic[T]):

@@ -273,8 +273,8 @@ class Sender:
             if usage := verdict.usage:
                 self.count.input_tokens += usage.input
                 self.count.output_tokens += usage.output
-            self._note_answer(turn.lane, succeeded=True)
             lane = turn.lane
+            self._note_answer(lane, succeeded=True)
             congestion = self._congestion.get(lane.name)
             if congestion and congestion.succeeded(lane.in_flight + 1):
                 lane.resize(congestion.size)
