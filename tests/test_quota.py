@@ -294,15 +294,16 @@ def test_a_limit_may_join_later() -> None:
 def test_what_a_sent_request_remembers() -> None:
     quota = quota_of(("requests", 60, 60), ("tokens", 600, 60))
     first = taken(quota.reserve({"requests": 1, "tokens": 50}, F(0)))
-    assert (first.sent_at, first.marks) == (None, {})
+    assert (first.sent_at, quota.mark(first, quota.buckets[0])) == (None, None)
     quota.sent(first, F(2))
     assert first.sent_at == 2
-    assert [first.marks[bucket][0] for bucket in quota.buckets] == [0, 30]
+    assert [quota.mark(first, bucket) for bucket in quota.buckets] == [(0, 0), (30, 0)]
     quota.buckets[1].shift(F(7), F(2))
     second = taken(quota.reserve({"requests": 1, "tokens": 5}, F(2)))
     quota.sent(second, F(2))
-    assert second.marks[quota.buckets[1]] == (42, 7)
+    assert quota.mark(second, quota.buckets[1]) == (42, 7)
     assert quota.meter.between("tokens", 0, 2) == 55
+    assert quota.mark(second, quota.add(Limit("requests", 100, DAY), F(3))) is None  # which was not there yet
 
 
 def test_settlements_since_a_send_are_those_of_requests_no_later_than_it() -> None:
@@ -352,7 +353,7 @@ def test_only_what_may_still_be_the_least_is_remembered() -> None:
     assert [lows.since(number) for number in (-1, 1, 3, 5)] == [4.5, 6, 6.5, math.inf]
     for number in range(10, 10_000):
         lows.note(number, number)
-    assert len(lows._lows) == 4096
+    assert len(lows._lows) == len(lows._numbers) == 4096
 
 
 def test_replies_tell_of_a_unit_once_one_has() -> None:

@@ -6,7 +6,7 @@ The gate knows models and charges, which the scheduler does not: a scheduler cou
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ratelimit.admission.lane import Lane
 from ratelimit.admission.scheduler import Scheduler
@@ -67,15 +67,12 @@ class Gate:
         charging.adopt(lane.ledger.facts.get(_CHARGE))
         minute = _minute(lane.ledger.quota)
         check(size, model, minute.limit if minute else None)
-        asked = Asked(size, model, charging, self.charges)
-        return GateTurn(
-            lane,
-            asked.cost(minute),
-            asked,
-            priority=priority,
-            arrival=self.scheduler.arrive() if arrival is None else arrival,
-            wait_at_most=wait_at_most,
-        )
+        if arrival is None:
+            arrival = self.scheduler.arrive()
+        cost = _cost(size, model, charging, minute)
+        turn = GateTurn(lane, cost, priority=priority, arrival=arrival, wait_at_most=wait_at_most)
+        turn.size, turn.model, turn.charging, turn.charges = size, model, charging, self.charges
+        return turn
 
     def model(self, name: str) -> Model:
         """Return the family that a model belongs to."""
@@ -88,40 +85,24 @@ class Gate:
         return self._for_input(model.name, billed_input(size, model)).name
 
 
-class Asked(NamedTuple):
-    """What is known of a request before it is sent."""
-
-    size: Size
-    model: Model
-    charging: Charging
-    charges: Settling
-
-    def cost(self, minute: Bucket | None) -> Cost:
-        """Return what to reserve, by what is known of the server's charges now."""
-        if minute is None:
-            return {"requests": 1}
-        # A careful formula refuses nothing that may well pass.
-        tokens = min(self.charging.estimate(self.size, self.model), minute.limit.amount)
-        return {"requests": 1, "tokens": tokens} if tokens else {"requests": 1}
+def _cost(size: Size, model: Model, charging: Charging, minute: Bucket | None) -> Cost:
+    """Return what to reserve, by what is known of the server's charges now."""
+    if minute is None:
+        return {"requests": 1}
+    # A careful formula refuses nothing that may well pass.
+    tokens = min(charging.estimate(size, model), minute.limit.amount)
+    return {"requests": 1, "tokens": tokens} if tokens else {"requests": 1}
 
 
 class GateTurn(Turn):
     """A turn that also learns what the server charges."""
 
-    __slots__ = ("asked",)
+    __slots__ = ("charges", "charging", "model", "size")
 
-    def __init__(
-        self,
-        lane: Lane,
-        cost: Cost,
-        asked: Asked,
-        *,
-        priority: float,
-        arrival: int,
-        wait_at_most: float | None,
-    ) -> None:
-        super().__init__(lane, cost, priority=priority, arrival=arrival, wait_at_most=wait_at_most)
-        self.asked: Asked = asked
+    size: Size
+    model: Model
+    charging: Charging
+    charges: Settling
 
     @property
     def lane(self) -> Lane:
@@ -133,7 +114,7 @@ class GateTurn(Turn):
 
     def _price(self) -> Cost:
         """Return the estimate anew: while it waited, a reply may have shown how the server charges."""
-        return self.asked.cost(_minute(self._lane.ledger.quota))
+        return _cost(self.size, self.model, self.charging, _minute(self._lane.ledger.quota))
 
     def observe(self, observed: Observed) -> None:
         """Learn from the headers of a reply that was not refused."""
@@ -143,13 +124,13 @@ class GateTurn(Turn):
             bucket = _minute(quota)
             if bucket and (reading.unit, reading.limit) == ("tokens", bucket.limit.amount):
                 taken = charged(quota, hold, bucket, reading)
-                charging = self.asked.charging
-                if taken is not None and charging.learn(self.asked.size, self.asked.model, taken, bucket.limit.amount):
+                charging, amount = self.charging, bucket.limit.amount
+                if taken is not None and charging.learn(self.size, self.model, taken, amount):
                     self._lane.ledger.note(_CHARGE, " ".join(charging.formulas))
 
     def used(self, *, tokens: float | None = None) -> None:
         """End the turn: it was answered, and its usage says so many tokens."""
-        if self.asked.charges == "estimate":
+        if self.charges == "estimate":
             super().used()
         else:
             super().used(tokens=tokens)

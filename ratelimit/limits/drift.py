@@ -94,7 +94,7 @@ def refused_missing(observed: Observed, reading: Reading | None, bucket: Bucket)
 
 def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, now: float, *, refused: bool = False) -> float:
     """Return by how much the bucket is proven wrong: above zero it was too full, below too empty, zero fits."""
-    mark = hold.marks.get(bucket)
+    mark = quota.mark(hold, bucket)
     if mark is None or hold.sent_at is None or hold.number < quota.heard.get(bucket, 0):
         return 0
     quota.heard[bucket] = hold.number
@@ -115,7 +115,7 @@ def charged(quota: Quota, hold: Hold, bucket: Bucket, reading: Reading) -> float
     That is so for a request that found the bucket full and was alone on the way; headers count in whole numbers. The
     next may leave `slack` after it, so that moment itself, and the slot of the meter it lies in, is not looked at.
     """
-    mark = hold.marks.get(bucket)
+    mark = quota.mark(hold, bucket)
     if mark is None or hold.sent_at is None or reading.remaining is None:
         return None
     unit, own, start = bucket.limit.unit, hold.cost.get(bucket.limit.unit, 0), hold.sent_at - MINUTE

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from ratelimit.errors import AlreadySettled, NeverFits
 from ratelimit.limits.bucket import MINUTE, Bucket, Limit
@@ -26,10 +25,6 @@ UNSENT: Cost = {}
 _REMEMBERED = 4096  # settlements; an older one no longer matters to any reply still to come
 
 
-Mark = tuple[float, float]
-"""How a bucket stood when a request left, its own cost taken: what was missing, and the sum of all its corrections."""
-
-
 class Lows:
     """The least that was missing from a bucket since a request left; what has refilled since is not there to return.
 
@@ -37,26 +32,27 @@ class Lows:
     sends, and what lies before the last question is forgotten.
     """
 
-    __slots__ = ("_lows",)
+    __slots__ = ("_lows", "_numbers")
 
     def __init__(self) -> None:
-        self._lows: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
+        self._numbers: deque[int] = deque(maxlen=_REMEMBERED)
+        self._lows: deque[float] = deque(maxlen=_REMEMBERED)
 
     def note(self, number: int, missing: float) -> None:
         """Remember how much was missing just before hold `number` left."""
-        lows = self._lows
-        while lows and lows[-1][1] >= missing:
+        numbers, lows = self._numbers, self._lows
+        while lows and lows[-1] >= missing:
             lows.pop()
-        lows.append((number, missing))
+            numbers.pop()
+        lows.append(missing)
+        numbers.append(number)
 
     def since(self, number: int) -> float:
         """Return the least since hold `number` left."""
-        while self._lows and self._lows[0][0] <= number:
+        while self._numbers and self._numbers[0] <= number:
+            self._numbers.popleft()
             self._lows.popleft()
-        return self._lows[0][1] if self._lows else math.inf
-
-
-_UNMARKED: Mapping[Bucket, Mark] = MappingProxyType({})
+        return self._lows[0] if self._lows else math.inf
 
 
 class Hold:
@@ -69,7 +65,9 @@ class Hold:
         self.number: int = number
         self.sent_at: float | None = None
         self.settlements: int = 0  # how many there had been when it left
-        self.marks: Mapping[Bucket, Mark] = _UNMARKED
+        # How each bucket stood when it left, its own cost taken: what was missing, then the sum of all its corrections.
+        # In one row, for the garbage collector looks at each object of each request that is under way.
+        self.marks: Sequence[float] = ()
         self.ended: str | None = None
 
     def __repr__(self) -> str:
@@ -171,16 +169,21 @@ class Quota:
         hold.sent_at = now
         hold.settlements = self._settlements
         cost, number = hold.cost, hold.number
-        marks: dict[Bucket, Mark] = {}
+        marks: list[float] = []
         for unit, bucket, lows in self._watched:
             amount, corrected, full_at = cost.get(unit, 0), bucket.corrected, bucket.full_at
             missing = (full_at - now) / bucket.interval if full_at > now else 0
-            marks[bucket] = missing, corrected
+            marks += missing, corrected
             lows.note(number, (missing - amount if missing > amount else 0) - corrected + bucket.returned)
             if bucket.slices is not None:
                 bucket.slices.add(amount, now)
         hold.marks = marks
         self.meter.add(cost, now)
+
+    def mark(self, hold: Hold, bucket: Bucket) -> tuple[float, float] | None:
+        """Return how a bucket stood when the request left: what was missing, and the sum of all its corrections."""
+        place = 2 * self.buckets.index(bucket)
+        return (hold.marks[place], hold.marks[place + 1]) if place < len(hold.marks) else None
 
     def lowest_since(self, hold: Hold, bucket: Bucket) -> float:
         """Return the least that has been missing from a bucket between later sends and the one of `hold`."""

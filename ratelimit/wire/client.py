@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -87,15 +87,17 @@ class Client:
     ) -> Reply:
         """Send one request and return its reply; raises what no waiting and no retry could cure."""
         asked = body if isinstance(body, Request) else request(body, path)
-        if asked.fields.get("stream"):
-            raise RequestInvalid("the body asks for a stream", 'use client.stream(), or leave "stream" out')
         try:
-            return await self.sender.send(
-                asked, partial(self.transport.post, asked), priority=priority, deadline=deadline
-            )
+            return await self.sending(asked, priority, deadline)
         except JobStopped as why:
             self.sender.dismiss(why)
             raise
+
+    def sending(self, asked: Request, priority: float, deadline: float | None = None) -> Awaitable[Reply]:
+        """Return what sends a request once it is awaited; who is told to stop then tells the sender."""
+        if asked.fields.get("stream"):
+            raise RequestInvalid("the body asks for a stream", 'use client.stream(), or leave "stream" out')
+        return self.sender.send(asked, partial(self.transport.post, asked), priority=priority, deadline=deadline)
 
     async def chat(self, model: str, prompt: str, *, system: str | None = None, **options: Any) -> Reply:
         """Ask one question; `reply.text` is the answer."""
@@ -158,8 +160,9 @@ async def outcome(client: Client, path: str, priority: float, index: int, body: 
     asked = body if isinstance(body, Request) else None
     try:
         asked = asked or request(body, path)  # type: ignore[arg-type]  # a Request was taken above
-        return Result(index, asked, await client.send(asked, priority=priority))
-    except JobStopped:
+        return Result(index, asked, await client.sending(asked, priority))
+    except JobStopped as why:
+        client.sender.dismiss(why)
         raise
     except RateLimitError as error:
         return Result(index, asked, error=error)

@@ -11,7 +11,7 @@ turn then raise instead of going out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,22 +67,30 @@ class Sender:
         """Whether the service seems to be down, so that only single requests go out to see."""
         return self._outage.paused
 
-    async def send(
+    def send(
         self, request: Request, exchange: Exchange, *, priority: float = 0, deadline: float | None = None
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
         """Send a request until it is answered; raises what ended it. `deadline` counts everything, in seconds."""
+        # Few coroutines are alive while a reply is waited for: in thousands, each is work for the garbage collector.
         if deadline is not None:
-            async with self._within(deadline):
-                return await self.send(request, exchange, priority=priority)
-        if Finished in self._audience and (story := self._begin(request)):
-            with self._telling(story):
-                reply = await self._send(request, story.following(exchange), priority)
-            story.end()
-            return reply
-        return await self._send(request, exchange, priority)
+            return self._send_within(deadline, request, exchange, priority)
+        if Finished in self._audience:
+            return self._send_told(request, exchange, priority)
+        return self._send(request, exchange, priority)
+
+    async def _send_within(self, deadline: float, request: Request, exchange: Exchange, priority: float) -> Reply:
+        async with self._within(deadline):
+            return await self.send(request, exchange, priority=priority)
+
+    async def _send_told(self, request: Request, exchange: Exchange, priority: float) -> Reply:
+        if (story := self._begin(request)) is None:
+            return await self._send(request, exchange, priority)
+        with self._telling(story):
+            reply = await self._send(request, story.following(exchange), priority)
+        story.end()
+        return reply
 
     async def _send(self, request: Request, exchange: Exchange, priority: float) -> Reply:
-        # Few coroutines are alive while a reply is waited for: in thousands, each is work for the garbage collector.
         turn = None
         try:
             turn = await self._turn(request, priority)

@@ -19,7 +19,7 @@ import asyncio
 import errno
 import io
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -123,6 +123,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
         self._urls: dict[tuple[str, str | None], URL] = {}
+        self._translated = _Translated(self._host, self._mask)
 
     async def __aenter__(self) -> Self:
         self.room = max(_allow_files(self.room + _SPARE_FILES) - _SPARE_FILES, 1)
@@ -148,9 +149,9 @@ class Transport:
 
     async def post(self, request: Request) -> Reply:
         """Send a request and return its whole reply; raises `Unsent` or `NoAnswer`."""
-        with _Translated(self._host, self._mask):
+        with self._translated:
             async with asyncio.timeout(self._bounds.connect + self._bounds.first_byte) as timer:
-                response = await self._open(request)
+                response = self._unredirected(await self._opening(request))
                 try:
                     body = await self._whole(response, timer)
                 finally:
@@ -164,9 +165,9 @@ class Transport:
         Time runs only while a piece is waited for: what the caller does with the last one takes as long as it takes.
         """
         bounds = self._bounds
-        with _Translated(self._host, self._mask):
+        with self._translated:
             async with asyncio.timeout(bounds.connect + bounds.first_byte):
-                response = await self._open(request)
+                response = self._unredirected(await self._opening(request))
         try:
             yield Reply(response.status, self._mask.rows(response.headers), b""), self._pieces(response)
         finally:
@@ -195,7 +196,7 @@ class Transport:
                 raise AssertionError("a form with a file is multipart")
             data, headers["Content-Type"] = writer, writer.content_type
         url = self._endpoint.address(path, query or {})
-        with _Translated(self._host, self._mask):
+        with self._translated:
             async with asyncio.timeout(bounds.connect + bounds.first_byte):
                 response = self._unredirected(
                     await self._session.request(
@@ -207,7 +208,7 @@ class Transport:
         finally:
             response.close()
 
-    async def _open(self, request: Request) -> aiohttp.ClientResponse:
+    def _opening(self, request: Request) -> Awaitable[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("open the transport with `async with` before sending")
         key = request.path, request.model if self._endpoint.deployments else None
@@ -217,9 +218,7 @@ class Transport:
             url = self._urls[key] = self._endpoint.url(request)
         body = request.body
         data = body if len(body) <= _LARGE else io.BytesIO(body)
-        return self._unredirected(
-            await self._session.post(url, data=data, headers=self._headers, allow_redirects=False, proxy=self._proxy)
-        )
+        return self._session.post(url, data=data, headers=self._headers, allow_redirects=False, proxy=self._proxy)
 
     def _unredirected(self, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
         if 300 <= response.status < 400:
@@ -250,7 +249,7 @@ class Transport:
         end = math.inf if endless else clock() + bounds.reply
         left = math.inf if endless else bounds.body
         while not response.content.at_eof():
-            with _Translated(self._host, self._mask):
+            with self._translated:
                 async with asyncio.timeout_at(min(clock() + bounds.between_bytes, end)):
                     piece = await response.content.readany()
             left -= len(piece)
@@ -268,7 +267,7 @@ class Transport:
 
 
 class _Translated:
-    """Says in two words of ours what aiohttp says in thirty."""
+    """Says in two words of ours what aiohttp says in thirty; one for all, since it remembers nothing."""
 
     __slots__ = ("_host", "_mask")
 
