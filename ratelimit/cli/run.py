@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
@@ -114,7 +117,7 @@ def run(requests: str, output: str, **given: Any) -> int:
     )
     say = _silent if given["quiet"] else _say
     try:
-        with logged("error" if given["quiet"] else settings.log_level):
+        with logged("error" if given["quiet"] else settings.log_level), _rare_collection():
             summary = asyncio.run(_run(job, settings, say, given))
     except InputRefused as refused:
         first, *lines = str(refused).splitlines()
@@ -130,6 +133,22 @@ def run(requests: str, output: str, **given: Any) -> int:
     elif summary.stopped:
         complain(summary.stopped)
     return summary.exit_code
+
+
+@contextmanager
+def _rare_collection() -> Iterator[None]:
+    """Have the garbage collector look less often: what a row leaves behind is freed without it.
+
+    By default it looks whenever seven hundred objects are new, which a hundred rows on their way always are.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any]) -> Summary:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from ratelimit.errors import RateLimitError
-from ratelimit.jobs.source import Row, Source
+from ratelimit.jobs.source import Row, Source, Wanted
 
 _SLICE = 0.005  # seconds of reading before everybody else has a turn
 _AHEAD = 16  # rows read from a pipe before there is room for them
@@ -51,8 +51,8 @@ class Room:
                 self.give(feeder)
 
 
-async def rows(source: Source) -> AsyncGenerator[Row, None]:
-    """Yield the rows of a source, while whatever else there is goes on."""
+async def rows(source: Source, wanted: Wanted | None = None) -> AsyncGenerator[Row, None]:
+    """Yield the rows of a source, or of these the wanted, while whatever else there is goes on."""
     if not source.rereadable:
         async with aclosing(_from_thread(source)) as incoming:
             async for row in incoming:
@@ -60,8 +60,13 @@ async def rows(source: Source) -> AsyncGenerator[Row, None]:
         return
     clock = time.perf_counter
     until = clock() + _SLICE
-    for row in source.rows():
-        yield row
+
+    def due(number: int) -> bool:  # a long row of lines that nobody wants is looked into once in a while, for its time
+        return wanted is None or wanted(number) or clock() > until
+
+    for row in source.rows(due):
+        if wanted is None or wanted(row.number):
+            yield row
         if clock() > until:
             await asyncio.sleep(0)
             until = clock() + _SLICE

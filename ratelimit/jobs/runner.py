@@ -183,7 +183,8 @@ class Runner:
         """Send the rows of one lane, or of all; the first feeder also takes those that belong to none."""
         seen = None if found.rows else Digests()  # nobody has looked whether an id stands twice
         try:
-            async with aclosing(rows(self._source)) as incoming:
+            wanted = found.wanted(None if lane is None else feeder)
+            async with aclosing(rows(self._source, wanted)) as incoming:
                 async for row in incoming:
                     row, problem = self._examine(row, found, seen)  # noqa: PLW2901 - a twin goes by another name
                     if self._journal and self._journal.is_done(row):
@@ -193,7 +194,7 @@ class Runner:
                             self._flights.give_up(row, RequestInvalid(problem, "mend this line of the input"))
                     elif self._flights.gone and row.model in self._flights.gone:
                         continue
-                    elif lane is None or self._lane_named(row) == lane:
+                    elif lane is None or self._is_for(feeder, row, found):
                         worst = self._budget.worst(row)
                         await room.take(feeder)
                         while not self._flights.allows(worst):
@@ -214,6 +215,14 @@ class Runner:
             problem = problem or "the custom_id stands on an earlier line already; each is its own"
             return replace(row, id=f"line-{row.number}"), problem
         return row, problem
+
+    def _is_for(self, feeder: int, row: Row, found: Findings) -> bool:
+        """Whether a row belongs to the lane of a feeder; one whose lane has none belongs to the first."""
+        place = found.lane_of(row.number)
+        if place is None:
+            lanes, name = list(found.lanes), self._lane_named(row)
+            place = lanes.index(name) if name in lanes else 0
+        return place == feeder
 
     def _lane_named(self, row: Row) -> str | None:
         model = row.model

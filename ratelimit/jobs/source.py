@@ -14,7 +14,7 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -54,7 +54,7 @@ _line = msgspec.json.Decoder(_Line)
 _named = msgspec.json.Decoder(_Named)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would double the price of a line that is done; nobody changes it
 class Row:
     """One line: a request under an id, not yet looked into, or what is wrong with the line."""
 
@@ -63,6 +63,8 @@ class Row:
     path: str = CHAT_PATH
     body: bytes = field(default=b"", repr=False)
     problem: str | None = None
+    _key: int | None = field(default=None, init=False, repr=False, compare=False)
+    _content: int | None = field(default=None, init=False, repr=False, compare=False)
 
     def request(self) -> Request:
         """Return the request; raises `RequestInvalid` for what cannot be sent from a file."""
@@ -82,12 +84,16 @@ class Row:
     @property
     def key(self) -> int:
         """A number that stands for the id."""
-        return digest(self.id.encode())
+        if self._key is None:
+            self._key = digest(self.id.encode())
+        return self._key
 
     @property
     def content(self) -> int:
         """A number that changes when the request under this id does."""
-        return digest(b"\0".join((self.id.encode(), self.path.encode(), self.body)))
+        if self._content is None:
+            self._content = digest(b"\0".join((self.id.encode(), self.path.encode(), self.body)))
+        return self._content
 
 
 def digest(data: bytes) -> int:
@@ -105,6 +111,14 @@ class Shard:
     def has(self, row: Row) -> bool:
         """Whether a row belongs here."""
         return row.key % self.of == self.index
+
+
+Wanted = Callable[[int], bool]
+"""Whether the row on a line is worth looking into."""
+
+
+def _every(_: int) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +151,16 @@ class Source:
                 self.path, "it is a directory" if Path(self.path).is_dir() else "there is no such file"
             )
 
-    def rows(self) -> Iterator[Row]:
-        """Yield every line that is not blank, or of these the shard's."""
-        return self._rows() if self.shard is None else filter(self.shard.has, self._rows())
+    def rows(self, wanted: Wanted | None = None) -> Iterator[Row]:
+        """Yield every line that is not blank, or of these the shard's, or of these those whose numbers are wanted."""
+        rows = self._rows(wanted or _every)
+        return rows if self.shard is None else filter(self.shard.has, rows)
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self, wanted: Wanted) -> Iterator[Row]:
         with opened(self.path) as file:
             for number, line in lines(file):
-                yield too_long(number, line) if isinstance(line, int) else self.row(number, line)
+                if wanted(number):
+                    yield too_long(number, line) if isinstance(line, int) else self.row(number, line)
 
     def row(self, number: int, line: bytes) -> Row:
         """Return what one line says."""

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ratelimit.errors import BadRequest, InputUnreadable, RequestInvalid, printable
-from ratelimit.jobs.source import LONGEST_LINE, Row, Source, digest, lines, opened, too_long
+from ratelimit.jobs.source import LONGEST_LINE, Row, Source, Wanted, digest, lines, opened, too_long
 from ratelimit.limits.content import CHAT_PATH
 from ratelimit.wire.messages import parse
 
@@ -85,16 +85,17 @@ class Templated(Source):
 
     template: Template | None = None
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self, wanted: Wanted) -> Iterator[Row]:
         assert self.template is not None  # noqa: S101 - it is what makes a source templated
         with opened(self.path) as file:
             if ".csv" in Path(self.path).suffixes:
-                yield from self._of_csv(file)
+                yield from self._of_csv(file, wanted)
                 return
             for number, line in lines(file):
-                yield too_long(number, line) if isinstance(line, int) else self._of_json(number, line)
+                if wanted(number):
+                    yield too_long(number, line) if isinstance(line, int) else self._of_json(number, line)
 
-    def _of_csv(self, file: Any) -> Iterator[Row]:
+    def _of_csv(self, file: Any, wanted: Wanted) -> Iterator[Row]:
         csv.field_size_limit(LONGEST_LINE)  # the module's own is 128 KiB, less than many a document
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         reader = csv.DictReader(text)
@@ -104,7 +105,8 @@ class Templated(Source):
                 raise InputUnreadable(self.path, "two columns have the same name")
             number = reader.line_num + 1
             for columns in reader:
-                yield self._row(number, columns)
+                if wanted(number):
+                    yield self._row(number, columns)
                 number = reader.line_num + 1
         except UnicodeDecodeError:
             raise InputUnreadable(self.path, f"line {number} or a later one is not UTF-8") from None

@@ -68,6 +68,23 @@ async def test_more_rows_later_are_all_that_is_sent(place: Place) -> None:
     assert (summary.answered, summary.done_before) == (5, 10)
 
 
+async def test_inputs_so_long_that_they_have_limits_of_their_own_are_sent_beside_others(place: Place) -> None:
+    bodies = {"long": ask("word " * 128_100, "gpt-4.1-nano"), "other": ask("what?", "gpt-4o")}
+    place.write(batch_line(name, body) for name, body in bodies.items())
+    async with MockServer(tier="tier-4", echo=True) as mock:
+        summary = await place.run(mock)
+    assert (summary.answered, summary.left) == (2, 0)
+
+
+async def test_a_bad_line_is_written_down_once_beside_several_lanes(place: Place) -> None:
+    place.write([batch_line("a", ask("a?", "gpt-4o")), "{", batch_line("b"), batch_line("c", ask("c?", "gpt-4o"))])
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        summary = await place.run(mock, Options(skip_bad=True))
+    assert sorted(place.answers()) == ["a", "b", "c"]
+    assert list(place.errors()) == ["line-2"]
+    assert summary.failed == 1
+
+
 async def test_failures_go_to_the_errors_file_in_the_form_of_the_batch_api(place: Place) -> None:
     place.write([batch_line("good"), batch_line("bad", {"model": "gpt-4o-mini", "messages": []}), batch_line("fine")])
     async with MockServer(tier="tier-1", echo=True) as mock:
