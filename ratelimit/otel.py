@@ -10,24 +10,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 try:
-    from opentelemetry import metrics, trace
+    from opentelemetry import context, metrics, trace
     from opentelemetry.trace import SpanKind, Status, StatusCode
 except ImportError:
     raise ImportError("ratelimit.otel needs OpenTelemetry; pip install 'ratelimit-scheduler[otel]'") from None
 
 from ratelimit.admission.events import Attempt, Event, Finished
+from ratelimit.errors import BadSettings
 
-__all__ = ["Telemetry"]
+__all__ = ["Telemetry", "exporting"]
 
 _OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _LATEST: Final = "gen_ai_latest_experimental"
 _SECOND: Final = 1_000_000_000
 _DURATIONS: Final = tuple(0.01 * 2**n for n in range(14))
 _TOKENS: Final = tuple(float(4**n) for n in range(14))
+
+# What instrumentations of OpenTelemetry go by. Nothing public names it yet, and the first has two spellings.
+_SUPPRESSED: Final = (getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", ""), "suppress_instrumentation")
+_SUPPRESS_HTTP: Final = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 
 Attributes = dict[str, str | int]
 
@@ -91,10 +97,19 @@ class Telemetry:
 
     def __call__(self, event: Event) -> None:
         """Record a request that is done with."""
-        if isinstance(event, Finished):
+        if isinstance(event, Finished) and not any(map(context.get_value, _SUPPRESSED)):
             common = self._common(event)
             self._measure(event, common)
             self._trace(event, common)
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Keep an instrumentation of HTTP from a span of its own for what has one here."""
+        token = context.attach(context.set_value(_SUPPRESS_HTTP, value=True))
+        try:
+            yield
+        finally:
+            context.detach(token)
 
     def _common(self, event: Finished) -> Attributes:
         operation = next((name for path, name in _OPERATIONS.items() if event.path.endswith(path)), "chat")
@@ -155,3 +170,37 @@ class Telemetry:
             "error.type": attempt.error,
         }
         return {**self._server, **{name: value for name, value in known.items() if value is not None}}
+
+
+@contextmanager
+def exporting(where: str, server: str | None = None) -> Iterator[Telemetry]:
+    """Record with the global providers, where a program that started this one has set them; else export by OTLP.
+
+    Where to is for OpenTelemetry's own variables to say, `OTEL_EXPORTER_OTLP_ENDPOINT` above all. `where` names what
+    asked for it. What is left is sent at the end, which takes as long as the exporter allows itself.
+    """
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        yield Telemetry(server=server)
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415 - slow
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - as above
+        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as above
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415 - as above
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - as above
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as above
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - as above
+    except ImportError:
+        raise BadSettings(where, "needs an exporter", "pip install 'ratelimit-scheduler[otlp]'") from None
+    wanted = {signal: os.environ.get(f"OTEL_{signal}_EXPORTER") != "none" for signal in ("TRACES", "METRICS")}
+    resource = Resource.create({} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "ratelimit"})
+    tracing = TracerProvider(resource=resource)
+    if wanted["TRACES"]:
+        tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if wanted["METRICS"] else []
+    metering = MeterProvider(readers, resource=resource)
+    try:
+        yield Telemetry(tracing, metering, server=server)
+    finally:
+        tracing.shutdown()
+        metering.shutdown()

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import json
+import os
+import re
 import subprocess
 import sys
+import threading
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import context, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -15,8 +25,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import ratelimit
-from ratelimit.otel import Telemetry
+from ratelimit.errors import BadSettings
+from ratelimit.otel import Telemetry, exporting
 from ratelimit.testing.mock import MockServer
+from ratelimit.wire.messages import Reply, Request
+from ratelimit.wire.transport import Transport
 
 ASK: dict[str, Any] = {
     "model": "gpt-4o-mini",
@@ -52,6 +65,10 @@ def span_of(span: ReadableSpan) -> int:
 def parent_of(span: ReadableSpan) -> int:
     assert span.parent is not None
     return span.parent.span_id
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
 
 
 async def test_a_span_covers_a_request_with_all_its_attempts_and_stands_below_its_callers() -> None:
@@ -132,6 +149,117 @@ async def test_metrics_go_by_the_names_that_are_asked_for(
     assert took.attributes[provider] == "openai"
     assert {name: sorted(point.sum for point in found[name]) for name in tokens} == tokens
     assert all(point.explicit_bounds[-1] == 67108864 for name in tokens for point in found[name])
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+@pytest.mark.parametrize("to_the_end", [True, False])
+async def test_a_stream_has_the_names_that_it_gives_itself(path: str, to_the_end: bool) -> None:
+    recorder = Recorder()
+    text = {"messages": ASK["messages"]} if path == "/v1/chat/completions" else {"input": "hi"}
+    body = {"model": "gpt-4o-mini", "stream": True, **text}
+    mock = MockServer(tier="tier-1", latency="1", output_tokens="600")
+    async with mock, recorder.client(mock) as client, client.stream(body, path) as stream:
+        said = b"".join([piece async for piece in stream]) if to_the_end else await anext(aiter(stream))
+    (identifier,) = set(re.findall(rb'"id": ?"((?:chatcmpl|resp)[^"]+)"', said))
+    span = recorder.exporter.get_finished_spans()[-1]
+    assert attributes(span)["gen_ai.response.id"] == identifier.decode()
+    assert attributes(span)["gen_ai.response.model"].startswith("gpt-4o-mini")
+    assert attributes(span).get("error.type") == (None if to_the_end else "cancelled")
+
+
+async def test_who_records_nothing_has_nothing_recorded() -> None:
+    recorder = Recorder()
+    async with MockServer(tier="tier-1", echo=True) as mock, recorder.client(mock) as client:
+        for key in (getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY"), "suppress_instrumentation"):  # noqa: B009
+            token = context.attach(context.set_value(key, value=True))
+            await client.send(ASK)
+            context.detach(token)
+        assert recorder.exporter.get_finished_spans() == ()
+        await client.send(ASK)
+    assert len(recorder.exporter.get_finished_spans()) == 2
+
+
+async def test_what_has_a_span_gets_none_of_an_instrumentation_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, seen = Recorder(), []
+    key = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")  # noqa: B009 - as instrumentations get it
+    post = Transport.post
+
+    async def watched(self: Transport, request: Request) -> Reply:
+        seen.append(context.get_value(key))
+        return await post(self, request)
+
+    monkeypatch.setattr(Transport, "post", watched)
+    async with MockServer(tier="tier-1", echo=True) as mock, recorder.client(mock) as client:
+        await client.send(ASK)
+    assert (seen, context.get_value(key)) == ([True], None)
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes what an exporter brings."""
+
+    def __init__(self) -> None:
+        self.brought: dict[str, list[bytes]] = defaultdict(list)
+        brought = self.brought
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                brought[self.path].append(gzip.decompress(body) if self.headers["Content-Encoding"] else body)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.mark.real_time
+async def test_a_run_exports_what_it_sends(tmp_path: Path) -> None:
+    (tmp_path / "requests.jsonl").write_text(f"{json.dumps(ASK)}\n" * 3, encoding="utf-8")
+    with Collector() as collector:
+        serving = threading.Thread(target=collector.serve_forever, daemon=True)
+        serving.start()
+        environment = {
+            **os.environ,
+            "OPENAI_API_KEY": "sk-test",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+        }
+        async with MockServer(tier="tier-1", echo=True) as mock:
+            words = ["run", "requests.jsonl", "-o", "out.jsonl", "--otel", "--quiet", "--base-url", mock.base_url]
+            command = [sys.executable, "-m", "ratelimit", *words, "--shared", "off"]
+            ran = await asyncio.to_thread(subprocess.run, command, cwd=tmp_path, env=environment, capture_output=True)
+        collector.shutdown()
+        serving.join()
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+    spans, metrics = (b"".join(collector.brought[f"/v1/{signal}"]) for signal in ("traces", "metrics"))
+    assert spans.count(b"chat gpt-4o-mini") == 3
+    assert b"gen_ai.client.token.usage" in metrics
+    for told in (spans, metrics):
+        assert re.search(rb"service\.name.{1,6}ratelimit", told, re.DOTALL)
+        assert b"sk-test" not in told
+
+
+def test_each_signal_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    for signal in ("TRACES", "METRICS"):
+        monkeypatch.setenv(f"OTEL_{signal}_EXPORTER", "none")
+    before = threading.active_count()
+    with exporting("--otel"):
+        assert threading.active_count() == before, "nothing is exported by anybody"
+
+
+def test_the_providers_of_who_started_the_program_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "get_tracer_provider", TracerProvider)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with exporting("--otel") as telemetry:
+        assert isinstance(telemetry, Telemetry)
+
+
+def test_without_an_exporter_a_run_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    message = "--otel needs an exporter: pip install 'ratelimit-scheduler[otlp]'"
+    with pytest.raises(BadSettings, match=re.escape(message)), exporting("--otel"):
+        pass
 
 
 def test_without_the_library_it_says_what_to_install() -> None:

@@ -130,6 +130,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "azure_api_version": ("2024-10-21", "2024-10-21"),
     "log_level": ("DEBUG", "debug"),
     "batch_files": ("KEEP", "keep"),
+    "otel": ("On", True),
     "shared": ("redis://localhost/1", "redis://localhost/1"),
     "when_shared_is_down": ("STOP", "stop"),
     "slack": ("0", 0.0),
@@ -519,6 +520,7 @@ def test_the_documentation_has_every_setting_and_no_other() -> None:
         assert set(re.findall(r"`(\w+)`", variables)) == {f"{PREFIX}{name.upper()}", *also}
         value = getattr(load_settings(), name)
         shown = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        shown = shown.lower() if isinstance(value, bool) else shown
         assert name == "tiers_file" or default.strip("`") == shown
     known = {f"{PREFIX}{name.upper()}" for name in NAMES} | set(extra)
     assert set(re.findall(rf"\b(?:{PREFIX}|OPENAI_|AZURE_)\w+", text)) <= known | {PREFIX}

@@ -1,13 +1,15 @@
 """What happens to requests and in lanes, told to observers as it happens.
 
 An observer is called synchronously and may not answer. An event that nobody is to hear of is not even made; so an
-observer with an attribute `hears`, a set of kinds of events, costs nothing where it would not have listened.
+observer with an attribute `hears`, a set of kinds of events, costs nothing where it would not have listened. One that
+has a method `sending` gives a context that each request is sent in, if it hears `Finished`.
 """
 
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ratelimit.limits.drift import Change
@@ -136,12 +138,22 @@ class Audience:
     """Who is told of what."""
 
     def __init__(self, observers: Iterable[Observer]) -> None:
+        observers = tuple(observers)
+        self._around = tuple(found for each in observers if (found := getattr(each, "sending", None)))
         self._observers = tuple((observer, getattr(observer, "hears", None)) for observer in observers)
         self._heard = {kind for _, kinds in self._observers for kind in kinds or ()}
         self._hears_all = any(kinds is None for _, kinds in self._observers)
 
     def __contains__(self, kind: type[Event]) -> bool:
         return self._hears_all or kind in self._heard
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Be in the contexts that observers want a request to be sent in."""
+        with ExitStack() as stack:
+            for around in self._around:
+                stack.enter_context(around())
+            yield
 
     def tell(self, event: Event, loop: AbstractEventLoop) -> None:
         """Tell everybody who hears such events; whatever an onlooker stumbles over, the lane goes on."""

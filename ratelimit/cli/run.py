@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from socket import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -19,7 +20,7 @@ from ratelimit.admission.events import Observer
 from ratelimit.cli.complaints import complain
 from ratelimit.cli.inputs import Duration, Part, Port, source, templated
 from ratelimit.cli.logs import logged
-from ratelimit.errors import printable
+from ratelimit.errors import BadSettings, printable
 from ratelimit.jobs import job as jobs
 from ratelimit.jobs.batches import job as batches
 from ratelimit.jobs.batches import ledger
@@ -32,7 +33,7 @@ from ratelimit.settings import Settings, load_settings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
-_SETTINGS = ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file", "shared", "weight")
+_SETTINGS = ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file", "shared", "weight", "otel")
 
 
 @click.command()
@@ -79,6 +80,7 @@ _SETTINGS = ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file
 @click.option("--shared", metavar="WHERE", help="Share limits through redis://..., file (the default), or not: off.")
 @click.option("--weight", type=click.FloatRange(0, min_open=True), help="Our part beside other programs' 1.")
 @click.option("--metrics", type=click.IntRange(0, 65535), metavar="PORT", help="Serve metrics for Prometheus there.")
+@click.option("--otel", is_flag=True, default=None, help="Export spans and metrics to where OTEL_ variables say.")
 def run(requests: str, output: str, **given: Any) -> int:
     """Send every request of a file at the speed the tier allows, and write one result for each.
 
@@ -117,8 +119,12 @@ def run(requests: str, output: str, **given: Any) -> int:
     )
     say = _silent if given["quiet"] else _say
     try:
-        with logged("error" if given["quiet"] else settings.log_level), _rare_collection():
-            summary = asyncio.run(_run(job, settings, say, given))
+        with (
+            logged("error" if given["quiet"] else settings.log_level),
+            _exporting(settings) as told,
+            _rare_collection(),
+        ):
+            summary = asyncio.run(_run(job, settings, say, given, told))
     except InputRefused as refused:
         first, *lines = str(refused).splitlines()
         complain(first)
@@ -151,12 +157,12 @@ def _rare_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any]) -> Summary:
+async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any], told: list[Observer]) -> Summary:
     if given["via"] == "live":
         if job.output and (enqueued := [each for each in ledger.read(job.output) if each.ended is None]):
             raise ledger.BatchesUnderWay(str(job.output), len(enqueued))
         watcher, observers = _onlookers(given, say)
-        return await jobs.run(job, settings, say=say, watcher=watcher, observer=observers)
+        return await jobs.run(job, settings, say=say, watcher=watcher, observer=[*observers, *told])
     for needless in ("max_cost", "max_requests", "pause_at_daily_limit", "no_preflight", "report"):
         if given[needless]:
             raise click.UsageError(f"--{needless.replace('_', '-')} goes with --via live")
@@ -167,7 +173,7 @@ async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any
     if both and not given["deadline"]:
         raise click.UsageError("--via auto needs --deadline: it is what decides which way a request goes")
     watcher, observers = _onlookers(given, say)
-    return await batches.run(job, settings, say=say, both_routes=both, watcher=watcher, observer=observers)
+    return await batches.run(job, settings, say=say, both_routes=both, watcher=watcher, observer=[*observers, *told])
 
 
 def _onlookers(given: dict[str, Any], say: Say) -> tuple[jobs.Watcher, list[Observer]]:
@@ -187,6 +193,20 @@ def _onlookers(given: dict[str, Any], say: Say) -> tuple[jobs.Watcher, list[Obse
     if not (given["quiet"] or given["no_progress"]):
         watchers.append(LivePanel(Console(stderr=True)) if sys.stderr.isatty() else PlainLines(_say))
     return jobs.Together(watchers), observers
+
+
+@contextmanager
+def _exporting(settings: Settings) -> Iterator[list[Observer]]:
+    if not settings.otel:
+        yield []
+        return
+    where = settings.origin("otel")
+    try:
+        from ratelimit.otel import exporting  # noqa: PLC0415 - slow, and an extra
+    except ImportError:
+        raise BadSettings(where, "needs OpenTelemetry", "pip install 'ratelimit-scheduler[otlp]'") from None
+    with exporting(where, urlsplit(settings.base_url).hostname) as telemetry:
+        yield [telemetry]
 
 
 def _port(what: str, port: int, path: str, say: Say) -> socket:

@@ -82,6 +82,7 @@ class Settings:
     weight: float = field(default=1.0, metadata=_write("a number above 0", gt=0))
     when_shared_is_down: WhenDown = field(default="share", metadata=_write(_one_of(WhenDown)))
     log_level: LogLevel = field(default="warning", metadata=_write(_one_of(LogLevel)))
+    otel: bool = field(default=False, metadata=_write("true or false"))
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def origin(self, name: str) -> str:

@@ -159,8 +159,13 @@ def wrapped(name: str, value: object) -> object:
     return Secret(value.strip() if isinstance(value, str) else "")
 
 
+_SWITCHED = {**dict.fromkeys(("true", "1", "yes", "on"), True), **dict.fromkeys(("false", "0", "no", "off"), False)}
+
+
 def _number(name: str, text: object) -> object:
-    """Return a variable's text as the number that the setting wants, if it is one."""
+    """Return a variable's text as the number or the truth value that the setting wants, if it is one."""
+    if TYPES[name] is bool and isinstance(text, str):
+        return _SWITCHED.get(text.strip().lower(), text)
     wanted = {int, float} & {TYPES[name], *get_args(TYPES[name])}
     try:
         return wanted.pop()(text) if wanted and isinstance(text, str) else text

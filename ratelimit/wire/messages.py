@@ -22,6 +22,13 @@ _ABSURD = 1e9  # tokens; no request has had a thousandth of it, and settling one
 _decode = msgspec.json.Decoder()
 
 
+class Names(msgspec.Struct, frozen=True):
+    """By what names a reply and the model that made it go."""
+
+    id: str | None = None
+    model: str | None = None
+
+
 class Usage(msgspec.Struct, frozen=True):
     """What a reply says it cost, in whichever of the two vocabularies."""
 

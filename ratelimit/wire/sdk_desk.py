@@ -135,18 +135,18 @@ class Desk:
         verdict = Verdict("done", observed, usage=listener.usage)
         if trouble:
             verdict = trouble_verdict(status_of(trouble), trouble, observed, reply.request_id)
-        self.sender.settle(turn, verdict)
+        self.sender.settle(turn, verdict, listener.names)
         # The caller has read of the failure already, and the SDK raises it.
         with suppress(Again, RateLimitError):
             self.sender.conclude(turn, verdict)
         self.sender.stopped = None
 
-    def left(self, turn: GateTurn, reply: Reply) -> None:
+    def left(self, turn: GateTurn, reply: Reply, listener: Listener) -> None:
         """End the turn of a stream that was not read to its end: the service has probably charged it."""
         observed = parse(reply.headers)
         if observed.readings:
             turn.observe(observed)
-        self.sender.lost(turn, asyncio.CancelledError())
+        self.sender.lost(turn, asyncio.CancelledError(), listener.names)
 
     def post(self, act: Callable[[], None], *, later: bool = False) -> None:
         """Do something on the loop: at once where that is here, unless it is to be `later`."""

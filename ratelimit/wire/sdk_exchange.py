@@ -216,7 +216,7 @@ class Tap:
         if complete or self._complete or listener.usage or listener.trouble:
             desk.post(lambda: desk.ended(turn, reply, listener), later=later)
         else:
-            desk.post(lambda: desk.left(turn, reply), later=later)
+            desk.post(lambda: desk.left(turn, reply, listener), later=later)
 
 
 class AsyncTap(Tap):

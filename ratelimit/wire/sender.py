@@ -22,7 +22,7 @@ from ratelimit.admission.lane import Lane
 from ratelimit.errors import DeadlinePassed, HostNotTrusted, JobStopped, RateLimitError, RequestFailed
 from ratelimit.wire.congestion import Congestion
 from ratelimit.wire.judge import Verdict, judge, judge_failure
-from ratelimit.wire.messages import Reply, Request
+from ratelimit.wire.messages import Names, Reply, Request
 from ratelimit.wire.retry import Again, Outage, Policy, persist
 from ratelimit.wire.story import Story
 from ratelimit.wire.transport import NoAnswer, Unsent
@@ -246,17 +246,17 @@ class Sender:
         self._heard_at[name] = now
         return True
 
-    def lost(self, turn: GateTurn, why: BaseException) -> None:
+    def lost(self, turn: GateTurn, why: BaseException, names: Names | None = None) -> None:
         """End the turn of a stream of which the rest will never be known."""
         if story := self._open_stories.pop(turn, None):
-            story.end(why)
+            story.end(why, names=names)
         turn.unknown()
 
-    def settle(self, turn: GateTurn, verdict: Verdict) -> None:
+    def settle(self, turn: GateTurn, verdict: Verdict, names: Names | None = None) -> None:
         """End a turn by what its reply says."""
         usage = verdict.usage
         if story := self._open_stories.pop(turn, None):
-            story.end(None if verdict.kind == "done" else verdict.error, usage)
+            story.end(None if verdict.kind == "done" else verdict.error, usage, names)
         if verdict.admitted:
             if verdict.observed.readings:
                 turn.observe(verdict.observed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ratelimit.wire.messages import Trouble, Usage, trouble_of, usage_of
+from ratelimit.wire.messages import Names, Trouble, Usage, trouble_of, usage_of
 
 _PRELUDE = {"response.created", "response.queued", "response.in_progress"}
 _LAST = {"response.completed", "response.incomplete", "response.failed", "error"}
@@ -28,6 +28,7 @@ class Listener:
     def __init__(self) -> None:
         self.trouble: Trouble | None = None
         self.usage: Usage | None = None
+        self.names: Names = Names()
         self.begun: bool = False  # it has said something that was asked for
         self.ended: bool = False  # it has said that nothing of substance follows
         self._rest = bytearray()
@@ -82,12 +83,19 @@ class Listener:
         kind = kind if isinstance(kind, str) else None
         body = event.get("response")
         body = body if isinstance(body, dict) else {}
+        if self.names.id is None:
+            self.names = _names(body or ({} if kind else event))
         self.usage = usage_of(event.get("usage")) or usage_of(body.get("usage")) or self.usage
         self.ended = self.ended or kind in _LAST
         if (trouble := _trouble(kind, event, body)) is None:
             self.begun = self.begun or kind not in _PRELUDE
         else:
             self.trouble = trouble
+
+
+def _names(said: dict[str, Any]) -> Names:
+    """Return what a chunk of a chat, or the response that an event brings, says of itself."""
+    return Names(*(text if isinstance(text := said.get(name), str) else None for name in ("id", "model")))
 
 
 def _trouble(kind: str | None, event: dict[str, Any], body: dict[str, Any]) -> Trouble | None:

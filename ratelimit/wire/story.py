@@ -13,18 +13,10 @@ import msgspec
 from ratelimit.admission.events import Attempt, Audience, Finished
 from ratelimit.errors import RateLimitError, RequestFailed
 from ratelimit.limits.tiers import Model
-from ratelimit.wire.messages import Reply, Request, Usage
+from ratelimit.wire.messages import Names, Reply, Request, Usage
 from ratelimit.wire.transport import NoAnswer, Unsent
 
-
-class _Names(msgspec.Struct, frozen=True):
-    """By what names a reply and the model that made it go."""
-
-    id: str | None = None
-    model: str | None = None
-
-
-_names = msgspec.json.Decoder(_Names)
+_names = msgspec.json.Decoder(Names)
 
 
 class Story:
@@ -46,7 +38,8 @@ class Story:
             began = self._loop.time()
             self._reply, status, error = None, None, None
             try:
-                self._reply = await exchange()
+                with self._audience.sending():
+                    self._reply = await exchange()
                 status = self._reply.status
                 error = str(status) if status >= 400 else None
             except BaseException as failure:
@@ -58,13 +51,14 @@ class Story:
 
         return followed
 
-    def end(self, error: BaseException | None = None, usage: Usage | None = None) -> None:
-        """Tell it; by the usage in the reply, where a stream has not said another."""
+    def end(self, error: BaseException | None = None, usage: Usage | None = None, names: Names | None = None) -> None:
+        """Tell it; by the usage and the names in the reply, where a stream has not said others."""
         reply, prices = self._reply, self._model.prices
         if error is None and usage is None and reply is not None and (envelope := reply.envelope()):
             usage = envelope[1]
         tokens = (usage.input, usage.output) if usage else (0, 0)
-        names = _named(reply) if error is None and reply is not None else _Names()
+        if names is None:
+            names = _named(reply) if error is None and reply is not None else Names()
         tier = self._request.fields.get("service_tier")
         event = Finished(
             self._model.name,
@@ -95,8 +89,8 @@ def cause_of(error: BaseException) -> str:
     return "cancelled" if isinstance(error, asyncio.CancelledError) else "other"
 
 
-def _named(reply: Reply) -> _Names:
+def _named(reply: Reply) -> Names:
     try:
         return _names.decode(reply.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # a stream, or names of another kind
-        return _Names()
+        return Names()

@@ -105,7 +105,7 @@ class Stream:
 
     def _broken_off(self, failure: NoAnswer) -> NotAnswered:
         if self._turn.how is None:
-            self._sender.lost(self._turn, failure)
+            self._sender.lost(self._turn, failure, self._listener.names)
             with suppress(Again):
                 self._sender.conclude(self._turn, judge_failure(failure))
         return NotAnswered(str(failure), sent=True)
@@ -118,7 +118,7 @@ class Stream:
         verdict = Verdict("done", observed, usage=listener.usage)
         if listener.trouble:
             verdict = trouble_verdict(status_of(listener.trouble), listener.trouble, observed, self.reply.request_id)
-        self._sender.settle(self._turn, verdict)
+        self._sender.settle(self._turn, verdict, listener.names)
         try:
             self._sender.conclude(self._turn, verdict)
         except Again as again:  # too late for that: what came before has been handed on
@@ -135,7 +135,7 @@ class Stream:
         observed = parse(self.reply.headers)
         if observed.readings:
             self._turn.observe(observed)
-        self._sender.lost(self._turn, asyncio.CancelledError())
+        self._sender.lost(self._turn, asyncio.CancelledError(), self._listener.names)
 
 
 class Deadline:
