@@ -4,9 +4,9 @@ Every case is run with a file and with a Redis server of the bench's own; where 
 Programs want more than there is, but for the idle one. What is measured begins when all have been answered and the
 opening burst is over: the mock is asked every second, and the burst has ended when two seconds in a row have brought no
 more than the limit refills, and no more is left of what was saved up than programs keep back. That takes half a minute,
-for a lane saves up a minute's worth and lets the last of it go slowly. Where it takes longer than 50 s, the row shows by
-`saved_s` how many seconds of refill were left when it was no longer waited for. From there to the end of the case, what the mock has admitted is
-held against what the limit allows. Refusals are counted from the first request on, the opening included.
+for a lane saves up a minute's worth and lets the last of it go slowly. Where it takes longer than 50 s, `saved_s` shows
+how many seconds of refill were left when it was no longer waited for. From there to the end of the case, what the mock
+has admitted is held against what the limit allows. Refusals are counted from the first request on.
 
 Another part has no server: so many admissions a second of a lane that is far from its limits, alone and shared, in
 processor time (the store's thread included, the Redis server not) and in waiting that there was no limit for.

@@ -35,6 +35,13 @@ def program() -> str | None:
     return os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 class RedisServer:
     """One server; its databases are handed out one by one, so that tests share it and not what is in it."""
 
@@ -42,16 +49,15 @@ class RedisServer:
         self._directory = directory
         self._options = options
         self._used = 0
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         name = program()
         assert name
-        fixed = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--databases", "500")
-        command = (name, "--port", str(self.port), "--dir", str(self._directory), *fixed, *self._options)
+        fixed = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+        databases = () if "--cluster-enabled" in self._options else ("--databases", "500")
+        command = (name, "--port", str(self.port), "--dir", str(self._directory), *fixed, *databases, *self._options)
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         for _ in range(200):
             try:
@@ -61,6 +67,13 @@ class RedisServer:
             else:
                 return
         raise AssertionError("redis-server does not listen")
+
+    def say(self, *words: str) -> str:
+        """What the server answers to a command, as it writes it."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            said = b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)
+            connection.sendall(b"*%d\r\n%s" % (len(words), said))
+            return connection.recv(65_536).decode()
 
     def kill(self) -> None:
         if self._process:

@@ -1,13 +1,16 @@
 """Shared limits in Redis or Valkey: one script per lease, on the server's own clock.
 
-A lane is one key, so a cluster keeps it on one node. The script is sent again whenever the server has forgotten it. The
-key says when it may be forgotten itself: when an empty lane would say the same.
+A lane is one key, so a cluster keeps it on one server, and whichever of them is named leads to the others. The script
+is sent again whenever a server has forgotten it. The key says when it may be forgotten itself: when an empty lane would
+say the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from hashlib import sha1
 from importlib.resources import files
+from ssl import SSLCertVerificationError
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -41,9 +44,11 @@ class RedisStore:
                 self.where, "the library redis is not installed", "pip install 'ratelimit-scheduler[redis]'"
             )
         self._clock = clock
-        self._client = redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
-        script = files("ratelimit.admission.shared").joinpath("lease.lua").read_text("utf-8")
-        self._script = self._client.register_script(script)
+        self._url = url
+        self._client: Any = self._connected(redis.Redis)
+        self._alone: Any = None  # the client of one server, when it has turned out to be one of a cluster
+        self._script = files("ratelimit.admission.shared").joinpath("lease.lua").read_text("utf-8")
+        self._digest = sha1(self._script.encode(), usedforsecurity=False).hexdigest()  # what Redis calls a script
         self._answer = msgspec.msgpack.Decoder(Answer).decode
         self._lane = msgspec.msgpack.Decoder(LaneSeen).decode
 
@@ -58,6 +63,8 @@ class RedisStore:
         version = str(told.get("redis_version", "0"))
         if int(version.partition(".")[0]) < _OLDEST:
             raise self._old(f"Redis {version}")
+        if told.get("redis_mode") == "cluster":
+            self._join()
 
     async def lease(self, group: str, ask: Ask) -> Answer:
         """Take a program's word and give it a lease."""
@@ -71,10 +78,29 @@ class RedisStore:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+        if self._alone is not None:
+            await self._alone.aclose()
 
     async def _run(self, key: Any, question: bytes) -> bytes:
         now = "" if self._clock is None else self._clock()
-        return cast("bytes", await self._translated(self._script(keys=[key], args=[question, now])))
+        return cast("bytes", await self._translated(self._evaluated(key, question, now)))
+
+    async def _evaluated(self, *given: Any) -> Any:
+        try:
+            return await self._client.evalsha(self._digest, 1, *given)
+        except wrong.NoScriptError:
+            return await self._client.eval(self._script, 1, *given)
+        except wrong.MovedError:
+            self._join()
+            return await self._evaluated(*given)
+
+    def _join(self) -> None:
+        """Go on with all servers of the cluster that this one belongs to."""
+        if self._alone is None:  # which others may still be asking
+            self._alone, self._client = self._client, self._connected(redis.RedisCluster)
+
+    def _connected(self, kind: Any) -> Any:
+        return kind.from_url(self._url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
 
     async def _translated(self, work: Awaitable[T]) -> T:
         """Wait for `work`, with what goes wrong as one of our errors; none of theirs shows the password."""
@@ -88,7 +114,12 @@ class RedisStore:
         except (wrong.OutOfMemoryError, wrong.ResponseError) as error:
             raise self._refusal(str(error)) from None
         except (wrong.RedisError, OSError) as error:
+            if (untrusted := _untrusted(error)) is not None:
+                remedy = "name the authority in the URL, as ?ssl_ca_certs=FILE, or correct the host"
+                raise self._unusable(f"is not to be trusted ({untrusted})", remedy) from None
             raise StoreAway(type(error).__name__) from None
+        except AttributeError:  # of the library's, where a connection is given up while it is being made
+            raise StoreAway("ConnectionError") from None
 
     def _refusal(self, why: str) -> RateLimitError:
         if "FOREIGN" in why or "WRONGTYPE" in why:
@@ -117,3 +148,12 @@ class RedisStore:
 
     def _unusable(self, problem: str, remedy: str) -> StoreUnusable:
         return StoreUnusable(self.where, problem, remedy)
+
+
+def _untrusted(error: BaseException | None) -> str | None:
+    """Return what is wrong with a server's certificate, if that is what is behind an error."""
+    while error is not None:
+        if isinstance(error, SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return None
