@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import F, TextbookServer, fractions
 
+from ratelimit.errors import NeverFits
 from ratelimit.limits.bucket import DAY, MINUTE, Bucket, Limit
 from ratelimit.limits.drift import Change, charged, match, missing, proves, refused_missing
 from ratelimit.limits.headers import NOTHING, Observed, Reading
@@ -331,9 +332,11 @@ def test_which_limit_a_reading_speaks_of(
 ) -> None:
     quota = Quota(limits, 0.0)
     before = [bucket.limit for bucket in quota.buckets]
-    bucket, changed = match(quota, said, 0.0)
     if name == "requests per day":
         name, change = "RPD", ("added", "RPD", 0, 500)
+    if change and change[0] == "added":
+        assert match(quota, said, 0.0) == (None, [])  # once is not enough
+    bucket, changed = match(quota, said, 0.0)
     assert changed == ([] if change is None else [Change(*change)])  # type: ignore[arg-type]  # the kind is a literal
     if name is None:
         assert bucket is None
@@ -388,3 +391,32 @@ def test_what_was_charged_is_unknown_for_what_was_never_sent() -> None:
     hold = scene.quota.reserve({"tokens": 1}, F(0))
     assert isinstance(hold, Hold)
     assert charged(scene.quota, hold, scene.bucket, reading(60, 59, None)) is None
+
+
+def test_a_limit_heard_before_changes_when_two_replies_in_a_row_say_so() -> None:
+    quota = Quota([RPM], 0.0)
+    (bucket,) = quota.buckets
+    quota.heard[bucket] = 1
+    said = [match(quota, requests(limit, limit - 1, 60 / limit), 0.0) for limit in (600, 500, 600, 700, 700)]
+    assert said == [
+        (None, []),
+        (bucket, []),
+        (None, []),
+        (None, []),
+        (bucket, [Change("retuned", "RPM", 500, 700)]),
+    ]
+
+
+def test_the_first_word_on_a_limit_is_taken_back_where_it_is_not_repeated() -> None:
+    quota = Quota([RPM, RPD], 0.0)
+    bucket, _ = quota.buckets
+    assert match(quota, requests(1, 0, 60.0), 0.0) == (bucket, [Change("retuned", "RPM", 500, 1)])
+    quota.check({"requests": 400})  # nobody is told that it will never fit
+    _, changes = match(quota, requests(10_000, 9_999, 8.64), 0.0)
+    assert changes == [Change("retuned", "RPM", 1, 500)]
+    for _ in range(2):
+        match(quota, requests(300, 299, 0.2), 0.0)
+    with pytest.raises(NeverFits):
+        quota.check({"requests": 400})
+    match(quota, requests(10_000, 9_999, 8.64), 0.0)
+    assert bucket.limit.amount == 300

@@ -9,8 +9,9 @@ import pytest
 
 from ratelimit.limits.bucket import DAY, MINUTE, Bucket, Limit
 from ratelimit.limits.drift import Change
+from ratelimit.limits.feedback import Feedback
 from ratelimit.limits.headers import NOTHING, Observed, Reading
-from ratelimit.limits.pressure import Feedback, Pressure
+from ratelimit.limits.pressure import Pressure
 from ratelimit.limits.quota import Cost, Hold, Quota
 from ratelimit.limits.refusals import Refusal
 
@@ -160,7 +161,7 @@ def test_an_even_lane_leaves_less_densely_each_time_a_slice_was_overfull() -> No
     assert lane.pressure().even
     trace = []
     for left, heard in ((100.5, 102.0), (103.0, 103.5), (104.7, 105.0), (106.5, 107.0), (109.0, 110.0)):
-        hold = Hold({"tokens": 1}, 99)
+        hold = Hold({"tokens": 1}, int(left * 10))  # those between have been let in
         hold.sent_at = left
         changes = lane.refused(hold, Observed(refusal=replace(REACHED, used=100, wait=0.0)), heard)
         trace.append((left, [(c.kind, round(c.after, 5)) for c in changes]))
@@ -325,7 +326,8 @@ def test_a_limit_that_this_very_request_would_not_have_fitted_into_is_not_believ
 def test_a_limit_met_on_the_way_has_its_own_pressure() -> None:
     lane = Lane()
     said = Observed((Reading("requests", 500, 499, 0.12),))
-    assert lane.feedback.observe(lane.send(100), said, 100.0) == [Change("added", "RPM", 0, 500)]
+    assert lane.feedback.observe(lane.send(100), said, 100.0) == []
+    assert lane.feedback.observe(lane.send(101), said, 101.0) == [Change("added", "RPM", 0, 500)]
     (_, rpm) = lane.quota.buckets
     assert lane.pressure(rpm).bucket is rpm
 

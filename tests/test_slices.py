@@ -33,6 +33,14 @@ def test_what_leaves_together_counts_from_the_last_of_it() -> None:
     assert slices.ready_at(1, SLICE) == 0.009 + 61
 
 
+def test_what_leaves_in_a_steady_stream_comes_back_as_it_left() -> None:
+    slices = Slices(60.0)
+    for step in range(100):
+        slices.add(1, step * 0.009)  # each closer to the one before than what is counted as one
+    assert slices.ready_at(1, 100) == pytest.approx(61, abs=0.01)
+    assert slices.ready_at(50, 100) == pytest.approx(61 + 49 * 0.009, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("length", "spreads"),
     [(1.0, [0.01, 0.1, 0.3, 1.0, 3.0, 3.0]), (60.0, [1.0, 3.0, 10.0, 15.0, 22.5])],

@@ -66,7 +66,7 @@ class Gate:
             charging = self._charging[lane.name] = Charging(self._formula)
         charging.adopt(lane.ledger.facts.get(_CHARGE))
         minute = _minute(lane.ledger.quota)
-        check(size, model, minute.limit if minute else None)
+        check(size, model, minute.limit if minute and minute not in lane.ledger.quota.unsure else None)
         if arrival is None:
             arrival = self.scheduler.arrive()
         cost = _cost(size, model, charging, minute)

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from ratelimit.limits.bucket import Limit
 from ratelimit.limits.drift import Change
+from ratelimit.limits.feedback import Feedback
 from ratelimit.limits.frontier import Frontier, Line
 from ratelimit.limits.headers import Observed
-from ratelimit.limits.pressure import Feedback
 from ratelimit.limits.quota import Cost, Hold, Quota
 
 

@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-class Duration(click.ParamType[float]):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on, and not before
     """Seconds, or a number with s, min, h or d."""
 
     name = "duration"
@@ -32,7 +32,7 @@ class Duration(click.ParamType[float]):
         return float(found[1]) * self._UNITS[found[2] or ""]
 
 
-class Part(click.ParamType[Shard]):
+class Part(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on, and not before
     """One of so many parts, counted from 0."""
 
     name = "part"
@@ -45,7 +45,7 @@ class Part(click.ParamType[Shard]):
         return Shard(int(found[1]), int(found[2]))
 
 
-class Port(click.ParamType[int]):
+class Port(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on, and not before
     """A port, which may be left out at the end of a line only: any other word would be taken for it."""
 
     name = "port"

@@ -98,8 +98,8 @@ def outcome(line: bytes) -> Outcome:
         if found.response and found.response.status_code < 300:
             return Outcome(content, bytes(found.response.body).decode(), None)
         trouble = _failure.decode(found.response.body).error if found.response else found.error
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except (msgspec.MsgspecError, RecursionError) as error:  # of which the first is a ValueError in some versions only
+        raise ValueError(str(error)) from None
     if trouble is None:
         raise ValueError("neither a response nor an error")
     return Outcome(content, None, f"{trouble.code}: {trouble.message}" if trouble.code else trouble.message)

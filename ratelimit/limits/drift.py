@@ -40,30 +40,61 @@ class Change:
 
 
 def match(quota: Quota, reading: Reading, now: float) -> tuple[Bucket | None, list[Change]]:
-    """Return the bucket a reading speaks of, changed to the limit it claims, or None where it cannot be told."""
+    """Return the bucket a reading speaks of, changed to the limit it claims, or None where it cannot be told.
+
+    A limit that is not as it was heard before, or not known at all, is believed once two replies in a row say so. The
+    first word on a limit is believed at once, and taken back if the next reply does not repeat it.
+    """
     scope = "" if reading.scope == "organization" else reading.scope
     known = [b for b in quota.buckets if b.limit.unit == reading.unit and b.limit.scope == scope]
+    claimed = quota.claimed.pop((reading.unit, scope), None)
+    bucket, limit = _spoken_of(reading, scope, known)
+    changes = _taken_back(quota, known, bucket, limit, now) if quota.unsure else []
+    if limit is None or (bucket and bucket.limit.amount == limit.amount):
+        return bucket, changes
+    if bucket and bucket.limit.own and limit.amount > bucket.limit.amount:
+        return None, changes
+    if limit != claimed and (bucket is None or bucket in quota.heard):
+        quota.claimed[reading.unit, scope] = limit
+        return None, changes
+    if bucket is None:
+        return quota.add(limit, now), [*changes, Change("added", limit.name, 0, limit.amount)]
+    before = bucket.limit
+    if bucket not in quota.heard:
+        quota.unsure[bucket] = before.amount
+    quota.retune(bucket, limit.amount, now)
+    return bucket, [*changes, Change("retuned", before.name, before.amount, limit.amount)]
+
+
+def _spoken_of(reading: Reading, scope: str, known: list[Bucket]) -> tuple[Bucket | None, Limit | None]:
+    """Return the bucket among those of its unit that a reading is about, and the limit it claims."""
     if not reading.limit or reading.limit < 0:
-        return (known[0] if len(known) == 1 else None), []
+        return (known[0] if len(known) == 1 else None), None
     same = [b for b in known if b.limit.amount == reading.limit and reading.window in {None, b.limit.window}]
     if len(same) == 1:
-        return same[0], []
+        return same[0], same[0].limit
     window = reading.window or reading.implied_window() or (known[0].limit.window if len(known) == 1 else None)
     if window is None or reading.unit not in {"requests", "tokens"}:
-        return None, []
+        return None, None
     # A cap of the user's own beside the published one is not what the server speaks of.
-    if not (bucket := next((b for b in sorted(known, key=_is_own) if b.limit.window == window), None)):
-        if len(known) >= _MOST_WINDOWS:
-            return None, []
-        limit = Limit(reading.unit, reading.limit, window, scope)
-        return quota.add(limit, now), [Change("added", limit.name, 0, reading.limit)]
-    before = bucket.limit
-    if before.amount == reading.limit:
-        return bucket, []
-    if before.own and reading.limit > before.amount:
-        return None, []
-    quota.retune(bucket, reading.limit, now)
-    return bucket, [Change("retuned", before.name, before.amount, reading.limit)]
+    bucket = next((b for b in sorted(known, key=_is_own) if b.limit.window == window), None)
+    if bucket is None and len(known) >= _MOST_WINDOWS:
+        return None, None
+    return bucket, Limit(reading.unit, reading.limit, window, scope)
+
+
+def _taken_back(
+    quota: Quota, known: list[Bucket], bucket: Bucket | None, limit: Limit | None, now: float
+) -> list[Change]:
+    """Make sure of what is repeated, and undo what is not."""
+    changes = []
+    for each in known:
+        if (before := quota.unsure.pop(each, None)) is None or limit is None:
+            continue
+        if each is not bucket or limit.amount != each.limit.amount:
+            changes.append(Change("retuned", each.limit.name, each.limit.amount, before))
+            quota.retune(each, before, now)
+    return changes
 
 
 def _is_own(bucket: Bucket) -> bool:

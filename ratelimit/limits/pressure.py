@@ -17,11 +17,9 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from ratelimit.limits.bucket import MINUTE, Bucket, Limit
-from ratelimit.limits.drift import Change, match, proves, refused_missing
-from ratelimit.limits.drift import missing as missing_of
-from ratelimit.limits.headers import Observed, Reading, Refusal
-from ratelimit.limits.quota import Cost, Hold, Quota
+from ratelimit.limits.bucket import MINUTE, Bucket
+from ratelimit.limits.drift import Change
+from ratelimit.limits.quota import Hold, Quota
 from ratelimit.limits.slices import Slices
 
 _PERIOD = 5.0  # seconds between two looks at the share
@@ -29,7 +27,6 @@ _LEAST_SHARE = 0.02
 _CREEP = 0.05  # of the rate, regained per look when nothing is taken any more
 _MOST_RESERVE = 0.4  # of the limit
 _DOUBT = 1800.0  # seconds without a refusal until an even lane tries whether it need be; twice as many each time
-_SECOND = 1.0  # the shortest slice anybody was seen to count in
 _LATE = 0.02  # seconds; a real clock wakes later than asked, and with nothing saved up every millisecond would be lost
 _CALM = 120.0  # seconds without a sign of anybody else until the reserve is halved
 
@@ -184,174 +181,3 @@ class Pressure:
         self.troubled_at = now
         self._peak /= 2
         return self._keep(max(bucket.reserve / 2, least), now) if bucket.reserve > least else []
-
-
-class Feedback:
-    """Everything replies teach about one lane's quota."""
-
-    def __init__(self, quota: Quota, now: float) -> None:
-        self.quota = quota
-        self._pressures: dict[Bucket, Pressure] = {bucket: Pressure(bucket, now) for bucket in quota.buckets}
-
-    def observe(self, hold: Hold, observed: Observed, now: float) -> list[Change]:
-        """Learn from the headers of a reply that was not refused."""
-        changes: list[Change] = []
-        for reading in _credible(observed, hold):
-            bucket, changed = match(self.quota, reading, now)
-            changes += changed
-            if bucket is None:
-                continue
-            pressure = self.of(bucket, now)
-            if pressure.even or (pressure.synced and reading.is_linear(bucket.limit.window) is False):
-                continue  # its numbers are about windows, and say nothing of a level
-            theirs = missing_of(reading, bucket.limit)
-            if theirs is None:
-                continue
-            wrong = proves(self.quota, hold, bucket, theirs, now)
-            pressure.heard = True
-            pressure.drifted(wrong, now)
-            if wrong:
-                bucket.shift(wrong, now)
-                changes.append(Change("drift", bucket.limit.name, 0, wrong))
-        for bucket in self.quota.buckets:
-            changes += self.of(bucket, now).look(self.quota, now)
-        return changes
-
-    def refused(self, hold: Hold, observed: Observed, now: float, *, most: float) -> list[Change]:
-        """Learn from a refusal: close what it names for as long as it tells, `most` at the most."""
-        changes: list[Change] = []
-        readings: dict[Bucket, Reading] = {}
-        for reading in _credible(observed, hold):
-            bucket, changed = match(self.quota, reading, now)
-            changes += changed
-            if bucket is not None:
-                readings[bucket] = reading
-        named, changed = self._named(hold, observed, readings, now)
-        changes += changed
-        if observed.refusal and observed.refusal.kind == "too large":
-            return changes  # nobody's doing: it would never have passed
-        for bucket in named or self.quota.buckets:
-            pressure = self.of(bucket, now)
-            if hold.sent_at is not None and hold.sent_at <= pressure.cooled_at:
-                continue  # it left before the lane was closed: the same wave
-            pressure.cooled_at = now
-            changes += _close(bucket, observed, now, most)
-            if named:
-                changes += self._blame(bucket, hold, observed, readings.get(bucket), now)
-        return changes
-
-    def of(self, bucket: Bucket, now: float) -> Pressure:
-        """Return what is known of others who drain a bucket."""
-        if bucket not in self._pressures:
-            self._pressures[bucket] = Pressure(bucket, now)
-        return self._pressures[bucket]
-
-    def cool(self, until: float) -> None:
-        """Close the whole lane until then."""
-        for bucket in self.quota.buckets:
-            bucket.closed_until = max(bucket.closed_until, until)
-
-    def _named(
-        self, hold: Hold, observed: Observed, readings: dict[Bucket, Reading], now: float
-    ) -> tuple[list[Bucket], list[Change]]:
-        """Return the buckets that have refused, as far as is known."""
-        buckets = self.quota.buckets
-        if refusal := observed.refusal:
-            return self._told(refusal, now)
-        short = [
-            bucket
-            for bucket, reading in readings.items()
-            if reading.remaining is not None and reading.remaining < hold.cost.get(bucket.limit.unit, 0)
-        ]
-        return short or [bucket for bucket in buckets if self._beyond(bucket, hold, now)], []
-
-    def _told(self, refusal: Refusal, now: float) -> tuple[list[Bucket], list[Change]]:
-        """Return the buckets that a message speaks of, made to fit its limit."""
-        quota, amount = self.quota, refusal.limit
-        window = refusal.implied_window() or refusal.window  # the label has been seen to lie
-        named = [b for b in quota.buckets if (b.limit.unit, b.limit.window) == (refusal.unit, window)]
-        if amount <= 0:  # "Limit 0": not for this account at all, which no waiting changes
-            return named, []
-        if not named and refusal.unit in {"requests", "tokens"}:
-            bucket = quota.add(Limit(refusal.unit, amount, window), now)
-            return [bucket], [Change("added", bucket.limit.name, 0, amount)]
-        if len(named) != 1:
-            return [b for b in named if b.limit.amount == amount] or named, []
-        before = named[0].limit
-        if before.amount == amount or (before.own and amount > before.amount):
-            return named, []
-        quota.retune(named[0], amount, now)
-        return named, [Change("retuned", before.name, before.amount, amount)]
-
-    def _blame(
-        self, bucket: Bucket, hold: Hold, observed: Observed, reading: Reading | None, now: float
-    ) -> list[Change]:
-        pressure, quota = self.of(bucket, now), self.quota
-        theirs = refused_missing(observed, reading, bucket)
-        if pressure.even:
-            return pressure.widen(hold, now)
-        if _claims_room(observed, reading, bucket, hold.cost):
-            return pressure.flatten(_SECOND, now)
-        if theirs is not None and _is_linear(observed, reading, bucket):
-            unseen = proves(quota, hold, bucket, theirs, now, refused=True)
-            first = not pressure.synced
-            pressure.drifted(unseen, now)
-            if not unseen:
-                return pressure.hit(0, now, blind=False)
-            bucket.shift(unseen, now)
-            drift = Change("drift", bucket.limit.name, 0, unseen)
-            # What the first reply tells of was spent before we came, by whomever.
-            return [drift] if first else [drift, *pressure.hit(max(unseen, 0), now, blind=False)]
-        if length := self._beyond(bucket, hold, now):
-            told = _told_wait(observed)  # nobody is sent away for longer than the slice takes
-            return pressure.flatten(length if told is None or told <= 2 * length else bucket.limit.window, now)
-        return pressure.hit(0, now, blind=True)
-
-    def _beyond(self, bucket: Bucket, hold: Hold, now: float) -> float | None:
-        """Return the slice of which we ourselves had sent more than a server that counts in such would let pass."""
-        if bucket.limit.window > MINUTE or hold.sent_at is None:
-            return None
-        meter, unit, limit = self.quota.meter, bucket.limit.unit, bucket.limit
-        if meter.between(unit, hold.sent_at - limit.window - self.quota.slack, now) > 0.97 * limit.amount:
-            return limit.window
-        return _SECOND if meter.between(unit, hold.sent_at - _SECOND, hold.sent_at) > limit.rate * _SECOND else None
-
-
-def _credible(observed: Observed, hold: Hold) -> list[Reading]:
-    """Leave out a limit that this very request would not have fitted into.
-
-    It was let in, or its refusal says "too large". A lane that believed such a header could never send again what
-    would show it to be wrong.
-    """
-    return [reading for reading in observed.readings if not 0 < (reading.limit or 0) < hold.cost.get(reading.unit, 0)]
-
-
-def _close(bucket: Bucket, observed: Observed, now: float, most: float) -> list[Change]:
-    told = _told_wait(observed)
-    wait = min(max(1.0 if told is None else told, 0), most)
-    if now + wait <= max(bucket.closed_until, now):
-        return []
-    bucket.closed_until = now + wait
-    return [Change("cooled", bucket.limit.name, 0, wait)]
-
-
-def _told_wait(observed: Observed) -> float | None:
-    if observed.retry_after is None and observed.refusal:
-        return observed.refusal.wait
-    return observed.retry_after
-
-
-def _claims_room(observed: Observed, reading: Reading | None, bucket: Bucket, cost: Cost) -> bool:
-    amount = cost.get(bucket.limit.unit, 0)
-    if (refusal := observed.refusal) and refusal.used is not None:
-        return refusal.used + refusal.requested <= refusal.limit
-    return reading is not None and reading.remaining is not None and reading.remaining >= amount
-
-
-def _is_linear(observed: Observed, reading: Reading | None, bucket: Bucket) -> bool:
-    """Whether the server's numbers are those of a bucket that refills continuously."""
-    refusal = observed.refusal
-    if refusal and refusal.wait is not None and refusal.used is not None and refusal.limit > 0:
-        expected = (refusal.used + refusal.requested - refusal.limit) * bucket.limit.window / refusal.limit
-        return abs(refusal.wait - expected) <= bucket.limit.window / refusal.limit + 0.001
-    return reading is not None and reading.is_linear(bucket.limit.window) is True

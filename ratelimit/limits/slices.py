@@ -17,13 +17,14 @@ _PART = 100  # of a slice: what leaves closer together is one entry, and a sprea
 class Slices:
     """How much may leave, for a server that counts in slices of so many seconds."""
 
-    __slots__ = ("_log", "_total", "length", "spread")
+    __slots__ = ("_closes_at", "_log", "_total", "length", "spread")
 
     def __init__(self, length: float, spread: float = 0) -> None:
         self.length: float = length
         self.spread: float = spread or next(spread for spread in _SPREADS if spread >= length / _PART)
         self._log: deque[tuple[float, float]] = deque()  # within the span: when the last of it left, and how much
         self._total: float = 0
+        self._closes_at = -math.inf  # the last entry takes in what leaves until then
 
     @property
     def span(self) -> float:
@@ -46,8 +47,10 @@ class Slices:
         while log and log[0][0] <= oldest:
             self._total -= log.popleft()[1]
         self._total = self._total + amount if log else amount
-        if log and now - log[-1][0] < self.spread / _PART:
+        if log and now < self._closes_at:
             amount += log.pop()[1]
+        else:
+            self._closes_at = now + self.spread / _PART
         log.append((now, amount))
 
     def ready_at(self, amount: float, most: float) -> float:

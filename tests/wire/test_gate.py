@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -98,6 +99,17 @@ async def test_headers_settle_better_than_usage() -> None:
     async with served(reply(headers=rows), limits=slow) as (_, client):
         await client.send(ask("hi there"))
         assert missing(client)["TPM"] <= 4
+
+
+async def test_a_request_is_too_large_once_two_replies_say_so() -> None:
+    few = {"x-ratelimit-limit-tokens": "100", "x-ratelimit-remaining-tokens": "97", "x-ratelimit-reset-tokens": "1.8s"}
+    async with served(reply(headers=few)) as (_, client):
+        await client.send(ask("hi there"))
+        client.sender.gate.turn(ask(LONG))
+        await asyncio.sleep(1)  # the next reply's headers are read again
+        await client.send(ask("hi there"))
+        with pytest.raises(NeverFits):
+            client.sender.gate.turn(ask(LONG))
 
 
 async def test_what_can_never_pass_raises_before_anybody_waits() -> None:

@@ -16,7 +16,7 @@ from math import inf
 from ratelimit.admission.shared.store import NO_BURST, LimitKept, LimitTold
 from ratelimit.limits.bucket import Bucket, Limit
 from ratelimit.limits.drift import Change
-from ratelimit.limits.pressure import Feedback
+from ratelimit.limits.feedback import Feedback
 from ratelimit.limits.quota import Cost, Quota
 from ratelimit.limits.slices import Slices
 

@@ -108,7 +108,11 @@ class Ledger:
     def _read(self, number: int, line: bytes) -> None:
         try:
             entry = _apply(line, self.all)
-        except (ValueError, RecursionError):  # rows would be enqueued twice, so this is not passed over
+        except (
+            msgspec.MsgspecError,
+            ValueError,
+            RecursionError,
+        ):  # not passed over: rows would be enqueued twice
             raise OutputUnusable(
                 str(self._lines.path),
                 f"line {number} is damaged",
@@ -175,7 +179,7 @@ class Ledger:
 
 
 def _apply(line: bytes, known: dict[str, Enqueued]) -> _Entry:
-    """Take in one line; raises ValueError for one that is damaged."""
+    """Take in one line; raises ValueError or MsgspecError for one that is damaged."""
     entry = _entry.decode(line)
     if entry.tag and (intent := entry.intent):
         keys = array("Q", base64.b64decode(intent.keys))
@@ -199,6 +203,6 @@ def read(output: Path) -> list[Enqueued]:
     except OSError:
         return []
     for line in whole.split(b"\n")[:-1]:
-        with suppress(ValueError, RecursionError):
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
             _apply(line, known)
     return list(known.values())

@@ -50,7 +50,7 @@ def read(line: bytes) -> Outcome | None:
     try:
         found = _decode(line)
         record, key = _encode(found), digest(found.custom_id.encode())
-    except (ValueError, RecursionError):  # of which all that decoding can raise is a kind
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     response = found.response
     if response is None:

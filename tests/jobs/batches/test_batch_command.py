@@ -29,7 +29,8 @@ def test_killed_runs_lose_nothing_and_enqueue_nothing_twice(tmp_path: Path) -> N
     with mock("--tier", "tier-1", "--batch-speed", "40", "--batch-delay", "0.05") as url:
         for _ in range(3):
             process = subprocess.Popen(run, env=environment(url), stderr=subprocess.DEVNULL)
-            while not ledger_path(output).exists():  # from when on there is something to lose
+            # From when on there is something to lose.
+            while not ledger_path(output).exists() and process.poll() is None:
                 time.sleep(0.02)
             time.sleep(chance.uniform(0.0, 2.0))
             process.kill()
