@@ -15,6 +15,7 @@ Ids are kept as 64-bit digests in flat tables, some sixteen bytes each, so that 
 from __future__ import annotations
 
 import fcntl
+import secrets
 from array import array
 from pathlib import Path
 from typing import Self
@@ -59,8 +60,15 @@ _result = msgspec.json.Decoder(_Result)
 _entry = msgspec.json.Decoder(_Entry)
 
 
+_SECRET = secrets.randbits(64) | 1 << 63
+
+
 class Digests:
-    """A set of 64-bit numbers that are spread evenly, in one flat table."""
+    """A set of 64-bit numbers that are spread evenly, in one flat table.
+
+    Numbers come from files, too, and whoever wrote those may have chosen them. So where a slot is taken, each number
+    goes on by a step of its own that nobody can foresee; it is odd, so that it comes to every slot.
+    """
 
     def __init__(self) -> None:
         self._slots = array("Q", bytes(8 * 1024))
@@ -72,10 +80,13 @@ class Digests:
         number = number or 1  # zero is an empty slot
         slots, mask = self._slots, self._mask
         slot = number & mask
-        while there := slots[slot]:
-            if there == number:
-                return False
-            slot = (slot + 1) & mask
+        if there := slots[slot]:
+            step = number * _SECRET >> 64 | 1
+            while there:
+                if there == number:
+                    return False
+                slot = (slot + step) & mask
+                there = slots[slot]
         slots[slot] = number
         self._count += 1
         if self._count * 5 > mask * 3:
@@ -88,8 +99,10 @@ class Digests:
         for number in before:
             if number:
                 slot = number & mask
-                while slots[slot]:
-                    slot = (slot + 1) & mask
+                if slots[slot]:
+                    step = number * _SECRET >> 64 | 1
+                    while slots[slot]:
+                        slot = (slot + step) & mask
                 slots[slot] = number
         self._slots, self._mask = slots, mask
 
@@ -97,10 +110,13 @@ class Digests:
         number = number or 1
         slots, mask = self._slots, self._mask
         slot = number & mask
-        while there := slots[slot]:
-            if there == number:
-                return True
-            slot = (slot + 1) & mask
+        if there := slots[slot]:
+            step = number * _SECRET >> 64 | 1
+            while there:
+                if there == number:
+                    return True
+                slot = (slot + step) & mask
+                there = slots[slot]
         return False
 
     def __len__(self) -> int:
@@ -173,12 +189,15 @@ class Journal:
             if not 0 <= entry.content < _DIGESTS:
                 continue
             if entry.sent is not None:
-                key = digest(entry.sent.encode())
-                self._sent.add(key)
                 self._contents.add(entry.content)
                 self.sent_since_spent += 1
-                if key not in self.done and key not in failed:
-                    doubtful[entry.sent] = doubtful.get(entry.sent, 0) + 1
+                if entry.sent in doubtful:
+                    doubtful[entry.sent] += 1
+                else:
+                    key = digest(entry.sent.encode())
+                    self._sent.add(key)
+                    if key not in self.done and key not in failed:
+                        doubtful[entry.sent] = 1
             if entry.turned_away in doubtful:
                 doubtful[entry.turned_away] -= 1
             if entry.spent is not None:

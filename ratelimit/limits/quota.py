@@ -81,12 +81,9 @@ class Quota:
         self.slack = slack
         self.buckets: list[Bucket] = []
         self.heard: dict[Bucket, int] = {}  # the newest hold whose reply spoke of the bucket
-<<<<<<< HEAD
         self.retuned: int = 0  # times that a limit was found to be another
-=======
         self.claimed: dict[tuple[str, str], Limit] = {}  # by unit and scope: what one reply alone has said
         self.unsure: dict[Bucket, float] = {}  # limits that the first word has changed, and what they were before
->>>>>>> d42a7fb (Take a service that refuses everything for one, bound what one reply may claim, count a steady stream as it left, and run on the lowest versions)
         self.elsewhere: dict[Bucket, float] = {}  # what others have taken and may not have sent yet
         self._pairs: list[tuple[str, Bucket]] = []
         self._taken = 0

@@ -39,11 +39,11 @@ class Listener:
         """Take in the next piece, wherever it was cut."""
         rest = self._rest
         rest += piece
-        start = 0
-        while (end := rest.find(b"\n", max(start, self._searched))) >= 0:
-            self._line(bytes(rest[start:end]))
-            start = end + 1
-        del rest[:start]
+        if (end := rest.rfind(b"\n", self._searched)) >= 0:
+            for line in bytes(rest[:end]).split(b"\n"):
+                if line.startswith(b"data:") or self._skipping:
+                    self._line(line)
+            del rest[: end + 1]
         self._searched = len(rest)
         if self._searched > _LONGEST:
             self._skipping = True
@@ -61,14 +61,16 @@ class Listener:
             self._skipping = False
             self.begun = True
         elif line.startswith(b"data:"):
-            self._read(line[5:].strip())
+            data = line[5:].strip()
+            if not (self.begun and self.ended) or b'"usage"' in data or b'"error"' in data:
+                self._read(data)
 
     def _read(self, data: bytes) -> None:
         # Once it has begun, only an event that can matter is decoded: text deltas are by far the most.
         if data == b"[DONE]":
             self.ended = self.begun = True
             return
-        if not self.ended and _FINISH.search(data):
+        if not self.ended and b'"finish_reason"' in data and _FINISH.search(data):
             self.ended = True
         if self.begun and b'"usage"' not in data and b'"error"' not in data:
             return

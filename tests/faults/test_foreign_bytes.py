@@ -288,6 +288,7 @@ WORST: dict[str, tuple[Callable[[bytes], None], Callable[[int], bytes]]] = {
     "events": (listens, filled(b'data: {"usage": {}, "error": {"code": 1}}\n\n')),
     "finish that never comes": (listens, filled(b'"finish_reason": ', b"data: ")),
     "finish of spaces": (listens, filled(b" ", b'data: "finish_reason":')),
+    "events of nothing": (listens, filled(b"data: {}\n\n")),
     "lines of no event": (listens, filled(b": keep-alive\n")),
     "a long request": (reads_requests, filled(b"x", b'{"a": "', b'"}')),
     "request of brackets": (reads_requests, filled(b"[")),
@@ -309,6 +310,7 @@ WORST: dict[str, tuple[Callable[[bytes], None], Callable[[int], bytes]]] = {
     "settings": (reads_settings, filled(b"RATELIMIT_TIER=a\n")),
     "a journal of one line": (reads_journal, filled(b"x")),
     "journal": (reads_journal, filled(JOURNAL)),
+    "a journal of few words": (reads_journal, filled(b'{"sent":"a"}\n')),
     "a result of one line": (reads_results, filled(b"x", RESULTS[:-2])),
     "results": (reads_results, filled(RESULTS)),
     "a batch of one line": (reads_batches, filled(b"AAAA", BATCHES[:150], b'"}}\n')),
@@ -317,9 +319,13 @@ WORST: dict[str, tuple[Callable[[bytes], None], Callable[[int], bytes]]] = {
 
 
 def seconds(reader: Callable[[bytes], None], raw: bytes) -> float:
-    began = time.process_time()
-    reader(raw)
-    return time.process_time() - began
+    """The less of two: whatever else the machine does only adds."""
+    taken = []
+    for _ in range(2 if len(raw) > 1_000_000 else 1):
+        began = time.process_time()
+        reader(raw)
+        taken.append(time.process_time() - began)
+    return min(taken)
 
 
 @pytest.mark.parametrize("kind", WORST)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,8 +276,12 @@ def test_a_disk_that_fails_to_sync_is_not_asked_twice(tmp_path: Path, monkeypatc
 
 def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
     lines = Lines(tmp_path / "o.jsonl")
+    number = lines.fileno()
     lines.close()
-    lines.close()
+    with (tmp_path / "another").open("wb") as another:
+        assert another.fileno() == number  # it is another's now, and not to be closed under it
+        lines.close()
+        another.write(b"still open")
 
 
 def test_a_torn_tail_that_cannot_be_kept_is_not_cut(tmp_path: Path) -> None:
@@ -308,6 +313,20 @@ def test_many_digests() -> None:
         assert digests.add(number)
     assert all(number in digests for number in numbers)
     assert not any(chance.getrandbits(64) in digests for _ in range(1000))
+
+
+def test_digests_that_somebody_has_chosen_are_found_as_quickly() -> None:
+    """With the last 34 bits alike, all come to one slot; a way through all would take 200 times as long."""
+    chance = random.Random(3)
+    even = [chance.getrandbits(64) for _ in range(8_000)]
+
+    def seconds(numbers: list[int]) -> float:
+        began, digests = time.process_time(), Digests()
+        assert all(digests.add(number) for number in numbers)
+        assert all(number in digests for number in numbers)
+        return time.process_time() - began
+
+    assert seconds([number << 34 for number in range(1, 8_001)]) <= 20 * seconds(even) + 0.01
 
 
 def test_who_syncs_while_another_does_waits_for_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

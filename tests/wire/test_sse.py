@@ -61,8 +61,11 @@ def test_the_cuts_make_no_difference(stream: bytes, data: st.DataObject) -> None
 @given(st.lists(st.binary(max_size=40), max_size=6))
 @settings(max_examples=200, deadline=None)
 def test_no_bytes_are_too_odd(pieces: list[bytes]) -> None:
-    heard(*pieces)
-    heard(b"data: ", *pieces, b'\n"usage"\n')
+    for stream in (pieces, [b"data: ", *pieces, b'\n"usage"\n']):
+        trouble, usage, begun, ended = heard(*stream)
+        assert (trouble, usage) == (None, None)  # no such bytes are a whole object
+        assert begun or not ended
+        assert begun == any(line.startswith(b"data:") for line in b"".join(stream).split(b"\n"))
 
 
 def event(**fields: Any) -> bytes:
