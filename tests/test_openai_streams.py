@@ -42,7 +42,7 @@ DONE = b"data: [DONE]\n\n"
         ([DATA + DONE], ["used"]),
         ([DATA, DONE], ["used"]),
         ([DATA, TOLD], ["used"]),
-        ([DATA, FAILED], ["unknown"]),
+        ([DATA, FAILED], ["failed"]),
     ],
 )
 async def test_a_stream_left_early_is_known_if_it_had_told_all(pieces: list[bytes], ends: list[str]) -> None:

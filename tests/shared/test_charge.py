@@ -25,6 +25,7 @@ async def test_a_program_reserves_by_what_another_was_charged() -> None:
         async with gate.turn(LONG) as turn:
             turn.used()  # it says nothing of tokens
         assert gate.turn(LONG).cost["tokens"] == 726  # the careful guess
+        await asyncio.sleep(1)  # what no service has seen has come back
         async with make_client(settings, store=store) as client:
             await client.send(LONG)
             await asyncio.sleep(1)
