@@ -67,9 +67,10 @@ ray: .venv-ray/ready
 	.venv-ray/bin/python -m pytest -q tests/cluster
 
 # What a user installs, the built wheel, outside the checkout: with it run the tests of all that a user sees or a file in
-# the wheel decides. What schedules is the same code as in the suite, and is left to it, as are faults and long kills.
-INNER := tests/admission tests/faults tests/shared/test_lanes.py tests/shared/test_processes.py \
-	tests/jobs/batches/test_both_routes.py
+# the wheel decides, and those of seconds, which coverage would stretch. What schedules is the same code as in the suite,
+# and is left to it, as are faults that last and long kills.
+INNER := tests/admission tests/faults/test_service_away.py tests/faults/test_clocks.py tests/faults/test_hundredfold.py \
+	tests/shared/test_lanes.py tests/shared/test_processes.py tests/jobs/batches/test_both_routes.py
 
 wheel: $(VENV)/ready
 	rm -rf dist .venv-wheel
