@@ -17,6 +17,7 @@ BENCHES = {
     "wire": "requests per second and processor time per request, beside a bare client",
     "dropin": "the official SDK with and without the drop-in",
     "jobs": "a file of requests from end to end",
+    "batch": "jobs through the Batch API: how full its queue is kept, and what a hundred crashes cost",
     "mock_ceiling": "what the mock server itself can answer",
     "overhead": "core, admission, wire, dropin and mock_ceiling in turn",
     "scale": "how cost grows with requests, waiters and lanes",

@@ -25,7 +25,6 @@ from ratelimit.jobs.standing import look
 from ratelimit.settings import load_settings
 from ratelimit.testing import run
 from ratelimit.testing.mock import MockServer
-from ratelimit.wire.client import Client
 
 PICTURE = Path(__file__).parents[1] / "run.svg"
 ROWS = 2_000
@@ -40,7 +39,7 @@ class Camera(jobs.Watcher):
     def __init__(self) -> None:
         self.seen: RenderableType = ""
 
-    async def watch(self, run: jobs.Watched, client: Client) -> None:
+    async def watch(self, run: jobs.Watched, client: jobs.Sending) -> None:
         """Keep the panel of the moment."""
         await asyncio.sleep(MOMENT)
         self.seen = panel(look(run, client))

@@ -13,6 +13,7 @@ from ratelimit.errors import printable
 from ratelimit.jobs.batches.job import run
 from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Job
+from ratelimit.jobs.progress import PlainLines
 from ratelimit.jobs.source import Source
 from ratelimit.settings import load_settings
 
@@ -36,7 +37,7 @@ def cancel(results: Path, *, keep_files: bool, **given: Any) -> int:
     enqueued(results)
     job = Job(Source(str(results)), results, Options())
     settings = load_settings(**given, batch_files="keep" if keep_files else None)
-    summary = asyncio.run(run(job, settings, say=_say, cancelling=True))
+    summary = asyncio.run(run(job, settings, say=_say, cancelling=True, watcher=PlainLines(_say)))
     for line in summary.lines():
         _say(line)
     return summary.exit_code

@@ -167,9 +167,6 @@ async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any
         if given[needless]:
             raise click.UsageError(f"--{needless.replace('_', '-')} goes with --via live")
     both = given["via"] == "auto"
-    for needless in ("dashboard", "metrics"):
-        if given[needless] is not None and not both:
-            raise click.UsageError(f"--{needless} goes with --via live or auto; ratelimit status shows batches")
     if both and not given["deadline"]:
         raise click.UsageError("--via auto needs --deadline: it is what decides which way a request goes")
     watcher, observers = _onlookers(given, say)

@@ -19,11 +19,10 @@ from typing import Any
 
 import msgspec
 
-from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.standing import Standing, binding, look
 from ratelimit.jobs.summary import duration
 from ratelimit.jobs.tally import Tally
-from ratelimit.wire.client import Client
 
 _EVERY = 1.0  # seconds
 _POINTS = 120  # of a line; a phone shows no more
@@ -35,7 +34,7 @@ class Dashboard(Watcher):
     def __init__(self, taken: socket) -> None:
         self._taken = taken
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         """Serve until cancelled."""
         from ratelimit.watch.serving import served  # noqa: PLC0415 - a web server, for those who asked for a page
 

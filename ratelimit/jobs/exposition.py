@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from socket import socket
 
-from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.standing import Standing, look
 from ratelimit.metrics import CONTENT_TYPE, Metrics, family
-from ratelimit.wire.client import Client
 
 
 class Exposition(Watcher):
@@ -18,7 +17,7 @@ class Exposition(Watcher):
         self._taken = taken
         self._metrics = metrics
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         """Serve until cancelled."""
         from ratelimit.watch.serving import Page, served  # noqa: PLC0415 - a web server, where one is wanted
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ratelimit.admission.events import Observers
+from ratelimit.admission.scheduler import LaneStatus
 from ratelimit.compose import make_client, make_table
 from ratelimit.errors import OutputUnusable, RateLimitError
 from ratelimit.jobs import report
@@ -23,7 +24,7 @@ from ratelimit.jobs.summary import Summary, summarise
 from ratelimit.jobs.tally import Tally
 from ratelimit.limits.bucket import DAY
 from ratelimit.settings import Settings
-from ratelimit.wire.client import Client
+from ratelimit.wire.sender import Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,25 @@ class Watched(Protocol):
         """Return what there is to say of it beside its tally and its lanes."""
 
 
+class Sending(Protocol):
+    """What a run sends by, as it is seen from outside."""
+
+    @property
+    def count(self) -> Count:
+        """What has been sent, and what came of it."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the service seems to be down."""
+
+    def snapshot(self) -> tuple[LaneStatus, ...]:
+        """Return how every lane stands."""
+
+
 class Watcher:
     """Is shown a run while it goes on; this one does not look."""
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         """Show the run until cancelled."""
 
 
@@ -60,21 +76,20 @@ class Together(Watcher):
     def __init__(self, watchers: Iterable[Watcher]) -> None:
         self._watchers = tuple(watchers)
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         """Have all of them watch; one that fails takes none of the others along."""
         await asyncio.gather(*(each.watch(run, client) for each in self._watchers), return_exceptions=True)
 
 
 @asynccontextmanager
-async def watched(run: Watched, client: Client | None, watcher: Watcher | None) -> AsyncIterator[None]:
-    """Have a run watched, if there is anything to see."""
-    watching = asyncio.create_task((watcher or Watcher()).watch(run, client)) if client else None
+async def watched(run: Watched, client: Sending, watcher: Watcher | None) -> AsyncIterator[None]:
+    """Have a run watched, if anybody looks on."""
+    watching = asyncio.create_task((watcher or Watcher()).watch(run, client))
     try:
         yield
     finally:
-        if watching:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 class Stoppable(Protocol):

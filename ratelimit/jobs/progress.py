@@ -15,25 +15,27 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ratelimit.admission.scheduler import LaneStatus, LimitStatus
-from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.standing import Standing, binding, look
 from ratelimit.jobs.summary import duration
-from ratelimit.wire.client import Client
 
 _PANEL_EVERY = 0.5  # seconds
 _LINE_EVERY = 10.0
+_LINE_SHARE = 0.005  # of the time that a run has taken: who follows one of days wants fewer
 
 
 class PlainLines(Watcher):
-    """A line every ten seconds, for logs and pipes."""
+    """A line every ten seconds, and from half an hour on less often, for logs and pipes."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         """Say how it stands, until cancelled."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         while True:
-            await asyncio.sleep(_LINE_EVERY)
+            await asyncio.sleep(max(_LINE_EVERY, (clock() - began) * _LINE_SHARE))
             self._say(line(look(run, client)))
 
 
@@ -43,7 +45,7 @@ class LivePanel(Watcher):
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         """Draw how it stands, until cancelled."""
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:

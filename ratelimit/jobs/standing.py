@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ratelimit.admission.scheduler import LaneStatus
-from ratelimit.jobs.job import Watched
-from ratelimit.wire.client import Client
+from ratelimit.jobs.job import Sending, Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Standing:
         return f"limited by {' and '.join(reasons)}" if reasons else "limited by nothing of ours"
 
 
-def look(run: Watched, client: Client) -> Standing:
+def look(run: Watched, client: Sending) -> Standing:
     """Return how a run stands now."""
     now, tally, count = asyncio.get_running_loop().time(), run.tally, client.count
     return Standing(
@@ -91,7 +90,7 @@ def look(run: Watched, client: Client) -> Standing:
         input_tokens=tally.input_tokens,
         output_tokens=tally.output_tokens,
         cost=tally.cost,
-        down=client.sender.paused,
+        down=client.paused,
         failures=dict(tally.failures),
         lanes=client.snapshot(),
         beside=run.standing(),

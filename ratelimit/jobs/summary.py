@@ -39,6 +39,7 @@ class Summary:
     saved: float
     seconds: float
     in_doubt: int
+    spare: float | None
     stopped: str | None
     exit_code: int
     lanes: tuple[LaneStatus, ...]
@@ -63,6 +64,8 @@ class Summary:
         if self.batched:
             live = f", {self.answered - self.batched:,} live" if self.answered > self.batched else ""
             lines.append(f"routes   {self.batched:,} answers by the Batch API{live}; ${self.saved:,.4f} saved")
+        if self.spare is not None:
+            lines.append(f"deadline {'kept' if self.spare >= 0 else 'missed'} by {duration(abs(self.spare))}")
         if self.failed:
             causes = ", ".join(f"{count:,} {code}" for code, count in sorted(self.failures.items()))
             lines.append(f"failed   {self.failed:,}: {causes}")
@@ -84,8 +87,9 @@ def summarise(
     in_doubt: int,
     failed_before: int,
     interrupted: bool,
+    spare: float | None = None,
 ) -> Summary:
-    """Return what a run came to."""
+    """Return what a run came to; `spare` is the time that was left of a deadline by which it was to be done."""
     code = STOPPED if stopped else SOME_FAILED if tally.failed or failed_before else 0
     return Summary(
         total=tally.total,
@@ -106,6 +110,7 @@ def summarise(
         saved=tally.saved,
         seconds=(tally.ended_at or tally.started_at) - tally.started_at,
         in_doubt=in_doubt,
+        spare=spare,
         stopped=str(stopped) if stopped else None,
         exit_code=INTERRUPTED if interrupted else code,
         lanes=lanes,

@@ -110,10 +110,10 @@ class Tally:
         """End the run."""
         self.ended_at = now
 
-    def sent(self, now: float) -> None:
-        """Count one attempt."""
-        self.attempts += 1
-        self._point(now).sent += 1
+    def sent(self, now: float, many: int = 1) -> None:
+        """Count attempts."""
+        self.attempts += many
+        self._point(now).sent += many
 
     def answered(self, model: str, reply: Reply, began: float, now: float, *, discount: float = 0.0) -> None:
         """Count one answer; one with a discount is cheaper by that part of its price."""

@@ -78,6 +78,11 @@ class Client:
         """What has been sent, and what came of it."""
         return self.sender.count
 
+    @property
+    def paused(self) -> bool:
+        """Whether sending pauses, because the service seems to be down."""
+        return self.sender.paused
+
     def snapshot(self) -> tuple[LaneStatus, ...]:
         """Return how every lane stands, and why it waits."""
         return self.sender.gate.scheduler.snapshot()

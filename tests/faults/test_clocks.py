@@ -17,7 +17,6 @@ from killing import RATELIMIT, environment, mock, records, statistics, write_req
 from ratelimit import sharing
 from ratelimit.jobs.job import Watcher
 from ratelimit.testing.mock import MockServer
-from ratelimit.wire.client import Client
 
 DAILY, MORE, LATER = 100, 2, 5  # what a day allows, and how many more there are to send, then and an hour later
 EACH = 86_400 / DAILY  # seconds for one of a day's limit to come back
@@ -45,7 +44,7 @@ class Wall(Watcher):
     def microseconds(self) -> int:
         return round(self.time() * 1_000_000)
 
-    async def watch(self, runner: Any, client: Client) -> None:
+    async def watch(self, runner: Any, client: Any) -> None:
         while runner.tally.answers < 50:  # noqa: ASYNC110 - nothing tells of answers but the count
             await asyncio.sleep(0.1)
         self._epoch += self._by

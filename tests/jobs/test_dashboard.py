@@ -21,10 +21,9 @@ from jobbing import Place, ask, batch_line
 from ratelimit.cli import main
 from ratelimit.errors import PortTaken
 from ratelimit.jobs.dashboard import Dashboard, page
-from ratelimit.jobs.job import Together, Watched, Watcher
+from ratelimit.jobs.job import Sending, Together, Watched, Watcher
 from ratelimit.testing.mock import MockServer
 from ratelimit.watch.serving import address, bind, served
-from ratelimit.wire.client import Client
 
 NASTY = "<img src=x onerror=\"document.title='owned'\">\x1b[2J"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -38,7 +37,7 @@ class Reader(Watcher):
     told: list[dict[str, Any]] = field(default_factory=list)
     reading: asyncio.Task[None] = field(init=False)
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         self.reading = asyncio.create_task(self._read())
         await asyncio.get_running_loop().create_future()
 

@@ -15,13 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 import ratelimit
 from ratelimit.admission.events import Granted, Refused, ServiceBack, ServiceDown
 from ratelimit.jobs.exposition import Exposition
-from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.tally import Point, Tally
 from ratelimit.limits.tiers import load
 from ratelimit.metrics import Metrics
 from ratelimit.testing.mock import MockServer
 from ratelimit.watch.serving import address, bind
-from ratelimit.wire.client import Client
 
 DOCS = Path(__file__).parents[2] / "docs" / "watching.md"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -92,7 +91,7 @@ def test_waits_lie_in_buckets_and_names_are_escaped() -> None:
 
 async def test_a_run_also_tells_of_its_rows(place: Place) -> None:
     class Reads(Exposition):
-        async def watch(self, run: Watched, client: Client) -> None:
+        async def watch(self, run: Watched, client: Sending) -> None:
             serving = asyncio.create_task(super().watch(run, client))
             await asyncio.sleep(20)
             async with aiohttp.ClientSession() as http, http.get(f"{address(taken)}metrics") as reply:

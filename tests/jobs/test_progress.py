@@ -13,7 +13,7 @@ from jobbing import Place, ask, batch_line
 from rich.console import Console
 
 from ratelimit.jobs.budget import Options
-from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.preflight import Findings
 from ratelimit.jobs.progress import LivePanel, PlainLines, panel
 from ratelimit.jobs.report import page, plot
@@ -22,7 +22,6 @@ from ratelimit.jobs.summary import duration
 from ratelimit.jobs.tally import Point, Tally
 from ratelimit.limits.tiers import load
 from ratelimit.testing.mock import MockServer
-from ratelimit.wire.client import Client
 from ratelimit.wire.messages import Reply
 
 
@@ -34,7 +33,7 @@ class Look(Watcher):
         self.shown = ""
         self.tally: Tally
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         await asyncio.sleep(self.after)
         self.tally = copy.deepcopy(run.tally)
         console = Console(file=io.StringIO(), width=110, force_terminal=True, color_system=None)

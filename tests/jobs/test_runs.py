@@ -11,12 +11,11 @@ from jobbing import Place, ask, batch_line
 
 from ratelimit.errors import InputUnreadable, OutputUnusable, RequestsChanged
 from ratelimit.jobs.budget import Options
-from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.preflight import InputRefused
 from ratelimit.jobs.records import answered
 from ratelimit.jobs.source import Row, Source
 from ratelimit.testing.mock import MockServer
-from ratelimit.wire.client import Client
 from ratelimit.wire.messages import Reply
 
 
@@ -226,7 +225,7 @@ async def test_never_more_rows_than_may_be_in_flight(place: Place) -> None:
     class Look(Watcher):
         most = 0
 
-        async def watch(self, run: Watched, client: Client) -> None:
+        async def watch(self, run: Watched, client: Sending) -> None:
             while True:
                 self.most = max(self.most, len(vars(run)["_flights"]))
                 await asyncio.sleep(0.01)

@@ -12,9 +12,8 @@ from jobbing import Place, ask, batch_line
 from ratelimit.errors import OutputFailed
 from ratelimit.jobs import lines
 from ratelimit.jobs.budget import Options
-from ratelimit.jobs.job import Watched, Watcher
+from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.testing.mock import MockServer
-from ratelimit.wire.client import Client
 
 DAY = 86_400
 
@@ -27,7 +26,7 @@ class After(Watcher):
         self.signals = signals
         self.at = 0.0
 
-    async def watch(self, run: Watched, client: Client) -> None:
+    async def watch(self, run: Watched, client: Sending) -> None:
         while run.tally.answers < self.answers:  # noqa: ASYNC110 - nothing tells of answers but the count
             await asyncio.sleep(0.01)
         self.at = asyncio.get_running_loop().time()

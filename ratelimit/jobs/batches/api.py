@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import IO, TypeVar
 
 import msgspec
@@ -46,9 +46,14 @@ class _Problems(msgspec.Struct, frozen=True):
 class Counts(msgspec.Struct, frozen=True):
     """What the service says has become of a batch's requests."""
 
-    total: int = 0
-    completed: int = 0
-    failed: int = 0
+    total: float | None = 0
+    completed: float | None = 0
+    failed: float | None = 0
+
+    @property
+    def done(self) -> int:
+        """How many it is done with."""
+        return max(int((self.completed or 0) + (self.failed or 0)), 0)
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -61,7 +66,7 @@ class Batch(msgspec.Struct, frozen=True):
     error_file_id: str | None = None
     errors: _Problems | None = None
     request_counts: Counts | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, object] | None = None
     created_at: float | None = None
 
     @property
@@ -91,10 +96,11 @@ class _File(msgspec.Struct, frozen=True):
 
 class _Files(msgspec.Struct, frozen=True):
     data: tuple[_File, ...] = ()
+    has_more: bool = False
 
 
 class _Batches(msgspec.Struct, frozen=True):
-    data: tuple[Batch, ...] = ()
+    data: tuple[msgspec.Raw, ...] = ()
     has_more: bool = False
 
 
@@ -161,9 +167,14 @@ class Api:
 
     async def files(self) -> dict[str, str]:
         """Return the names of all uploaded batch files, by id."""
+        found: dict[str, str] = {}
         query = {"purpose": "batch", "limit": "10000"}
-        found = await self._persist(lambda: self._ask("GET", "files", _Files, query=query))
-        return {file.id: file.filename for file in found.data}
+        while True:
+            page = await self._persist(lambda: self._ask("GET", "files", _Files, query=query))
+            found |= {file.id: file.filename for file in page.data}
+            if not page.has_more or not page.data or query.get("after") == page.data[-1].id:
+                return found
+            query["after"] = page.data[-1].id
 
     async def download(self, file: str, target: IO[bytes]) -> None:
         """Fetch a file's content as it comes; what broke off is fetched from its beginning."""
@@ -185,13 +196,17 @@ class Api:
         query = {"limit": str(_PAGE)}
         while True:
             page = await self._ask("GET", "batches", _Batches, query=query)
-            for batch in page.data:
-                tags = batch.metadata or {}
-                if tags.get(JOB_TAG) == job and BATCH_TAG in tags:
-                    found[tags[BATCH_TAG]] = batch
-            if not page.has_more or not page.data:
+            last = None
+            for raw in page.data:
+                with suppress(msgspec.ValidationError):  # a batch of somebody else's may be whatever it likes
+                    last = msgspec.json.decode(raw, type=_Id).id
+                    batch = msgspec.json.decode(raw, type=Batch)
+                    tags = batch.metadata or {}
+                    if tags.get(JOB_TAG) == job and BATCH_TAG in tags:
+                        found[str(tags[BATCH_TAG])] = batch
+            if not page.has_more or last is None or query.get("after") == last:
                 return found
-            query["after"] = page.data[-1].id
+            query["after"] = last
 
     async def _ask(
         self,

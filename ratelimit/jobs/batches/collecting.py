@@ -20,6 +20,7 @@ from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.tally import Tally
 from ratelimit.limits.tiers import Table
 
+_AT_ONCE = 200  # lines merged before everybody else has a turn
 _WAITS = (5.0, 30.0, 120.0)  # seconds before a file is fetched again
 
 
@@ -28,6 +29,7 @@ class Collected:
     """What has come of a batch."""
 
     answered: int = 0
+    executed: int = 0
     failures: list[tuple[int, bytes, str]] = field(default_factory=list)  # that may pass: key, record, code
     whole: bool = True  # the files hold what the batch counts
 
@@ -46,28 +48,30 @@ class Collector:
         """Write down everything that a batch has answered, once, however often it is collected."""
         keys, counts = set(about.keys), batch.counts
         for wait in (*_WAITS, None):
-            lines, failures = 0, dict[int, tuple[bytes, str]]()
-            answered: set[int] = set()
+            failures = dict[int, tuple[bytes, str]]()
+            answered, told = set[int](), set[int]()
             for file in (batch.output_file_id, batch.error_file_id):
                 with tempfile.TemporaryFile() as content:
                     if file and await self._fetch(file, batch, content):
-                        for line in content:
+                        for number, line in enumerate(content):
+                            if not number % _AT_ONCE:
+                                await asyncio.sleep(0)
                             outcome = merging.read(line)
                             if outcome is None or outcome.key not in keys:
                                 continue
-                            lines += 1
+                            told.add(outcome.key)
                             self._take(outcome, about, failures, answered, now)
-            whole = lines >= min(counts.completed + counts.failed, about.rows)
+            whole = len(told) >= min(counts.done, about.rows)
             if whole or wait is None:
                 break
             await asyncio.sleep(wait)
         if not whole:
             self._say(
-                f"batch {batch.id} counts {counts.completed + counts.failed:,} results, but its files hold {lines:,}; "
+                f"batch {batch.id} counts {counts.done:,} results, but its files hold {len(told):,}; "
                 f"the files are left at the service, and what is missing is enqueued again"
             )
         pending = [(key, *failed) for key, failed in failures.items() if key not in self._journal.done]
-        return Collected(len(answered), pending, whole)
+        return Collected(len(answered), len(answered | failures.keys()), pending, whole)
 
     def _take(
         self,

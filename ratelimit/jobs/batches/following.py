@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from array import array
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
 from ratelimit.errors import RequestFailed
 from ratelimit.jobs.batches.api import Api, Batch, Counts
 from ratelimit.jobs.batches.ledger import Enqueued, Ledger
 from ratelimit.jobs.batches.packing import Piece
 from ratelimit.jobs.batches.queue import Queue
+from ratelimit.jobs.batches.routes import RECALLING
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.budget import Stopped
+from ratelimit.jobs.summary import duration
 from ratelimit.jobs.tally import Tally
 
 _HOUR = 3600.0
@@ -23,6 +28,46 @@ _UNSURE = 10.0  # seconds in which a creation that was asked for may still show
 _UPLOADS = 3  # of one file that the service keeps losing
 
 
+class Places:
+    """Where the rows of a batch are in the spool: a few bytes for each, for there may be millions."""
+
+    def __init__(self) -> None:
+        self.keys: array[int] = array("Q")
+        self.numbers: array[int] = array("L")  # of groups
+        self._places: array[int] = array("Q")  # in those
+
+    @classmethod
+    def of(cls, piece: Piece, keys: Iterable[int]) -> Self:
+        """Return those of a piece."""
+        made = cls()
+        made.keys.extend(keys)
+        made.numbers.extend([piece.group] * len(piece.rows))
+        made._places.extend(piece.rows)
+        return made
+
+    def add(self, key: int, group: int, place: int) -> None:
+        """Take in a row."""
+        self.keys.append(key)
+        self.numbers.append(group)
+        self._places.append(place)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Yield key, group and place of each."""
+        return zip(self.keys, self.numbers, self._places, strict=True)
+
+    def take(self, keys: Container[int]) -> list[tuple[int, int, int]]:
+        """Take some out."""
+        every = list(self)
+        del self.keys[:], self.numbers[:], self._places[:]
+        for each in every:
+            if each[0] not in keys:
+                self.add(*each)
+        return [each for each in every if each[0] in keys]
+
+
 @dataclass(slots=True, eq=False)
 class Flight:
     """A batch that is being followed."""
@@ -30,16 +75,18 @@ class Flight:
     about: Enqueued
     queue: Queue
     piece: Piece | None = None  # None: an earlier run has enqueued it
-    places: dict[int, tuple[int, int]] = field(default_factory=dict)  # where each row is in the spool, by its key
+    places: Places = field(default_factory=Places)
     checked: bool = False
     freed: bool = False
     since: float = 0.0  # by the loop's clock
+    called_back: float = math.inf  # when it was recalled, likewise
+    sent: int = 0  # rows that count as sent
     counts: Counts = field(default_factory=Counts)  # as of the last look
 
     @property
     def answered(self) -> int:
         """Rows that it has dealt with so far."""
-        return min(self.counts.completed + self.counts.failed, len(self.places))
+        return min(self.counts.done, len(self.places))
 
     @property
     def unanswered(self) -> int:
@@ -49,6 +96,10 @@ class Flight:
     def age(self, now: float) -> float:
         """Seconds since it was created."""
         return now - self.since
+
+    def overdue(self, now: float) -> bool:
+        """Whether it was cancelled so long ago that it should be over."""
+        return not self.freed and now - self.called_back > RECALLING
 
 
 class Follower:
@@ -117,7 +168,7 @@ class Follower:
     async def until_over(self, flight: Flight) -> Batch | None:
         """Look at a batch until nothing more will come of it; None where it is lost."""
         clock = asyncio.get_running_loop().time
-        began, name = clock(), flight.about.batch or ""
+        began, asked, name = clock(), -math.inf, flight.about.batch or ""
         while True:
             try:
                 batch = await self._api.get(name)
@@ -129,7 +180,8 @@ class Follower:
                 flight.checked = True
                 flight.queue.unchecked -= 1
                 flight.queue.let_in()
-                self.tally.attempts += flight.about.rows
+                flight.sent = flight.about.rows
+                self.tally.sent(clock(), flight.sent)
                 self._changed.set()
             if batch.over:
                 return batch
@@ -137,20 +189,41 @@ class Follower:
                 self._say(f"batch {name} has not ended after {_LOST_AFTER / _HOUR:.0f} hours, and is given up")
                 await self._api.cancel(name)
                 return None
+            if flight.overdue(clock()) and clock() - asked > _HOUR:
+                if asked < 0:
+                    self._complain(flight, batch, clock())
+                asked = clock()
+                await self._api.cancel(name)
             await asyncio.sleep(min(max((clock() - began) * _LOOK_SHARE, _FIRST_LOOK), _LONGEST_LOOK))
 
-    async def clean(self, batch: Batch) -> None:
+    def _complain(self, flight: Flight, batch: Batch, now: float) -> None:
+        """Say that a batch does not end; its rows are nobody else's until it does."""
+        self._say(
+            f"batch {batch.id} was cancelled {duration(now - flight.called_back)} ago and is still {batch.status}: it "
+            f"is cancelled once more, and its {flight.about.rows:,} requests wait for it, since sent another way they "
+            f"would be paid for twice"
+        )
+
+    def over(self, about: Enqueued, batch: Batch, *, answered: int = 0, whole: bool = True) -> None:
+        """Note that a batch is over, and which of its files nobody needs any more."""
+        files = (batch.input_file_id, batch.output_file_id, batch.error_file_id)
+        litter = () if self._keep_files or not whole else tuple(file for file in files if file)
+        self._ledger.over(about, batch.status, answered, litter=litter)
+
+    async def clean(self, about: Enqueued) -> None:
         """Delete a batch's files, all of which are on disk here."""
-        if not self._keep_files:
-            for file in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
-                if file:
-                    await self._api.delete(file)
+        if about.litter:
+            for file in about.litter:
+                await self._api.delete(file)
+            self._ledger.cleaned(about)
 
     async def sweep(self) -> None:
-        """Delete what interrupted runs have uploaded for nothing."""
+        """Delete what interrupted runs have left: files of batches that are over, uploads that came to nothing."""
         if not self._ledger.all or self._keep_files:
             return
         try:
+            for about in self._ledger.all.values():
+                await self.clean(about)
             for file, name in (await self._api.files()).items():
                 if name.startswith(f"ratelimit-{self._ledger.job}-"):
                     await self._api.delete(file)

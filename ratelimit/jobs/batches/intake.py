@@ -61,7 +61,7 @@ async def take_in(
             give_up(row, error)
             continue
         if flight:
-            flight.places[row.key] = group, place
+            flight.places.add(row.key, group, place)
             continue
         taken += 1
         while len(left) <= group:

@@ -16,11 +16,12 @@ from ratelimit.errors import BadSettings, OutputUnusable
 from ratelimit.jobs.batches.api import Api
 from ratelimit.jobs.batches.ledger import Ledger, ledger_path
 from ratelimit.jobs.batches.runner import Runner
+from ratelimit.jobs.batches.showing import Shown
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.job import Job, Watcher, check_places, report_doubt, signals, spent_before, watched
 from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.runner import Say
-from ratelimit.jobs.summary import Summary, duration, summarise
+from ratelimit.jobs.summary import Summary, summarise
 from ratelimit.limits.tiers import Table
 from ratelimit.settings import Settings
 from ratelimit.wire.sender import Count
@@ -75,11 +76,12 @@ async def run(
             due=due,
         )
         with signals(runner, say) as interrupted:
-            async with watched(runner, client, watcher if client else None):
+            async with watched(runner, Shown(lambda: runner.queues, client), watcher):
                 await runner.run()
+        spare = None
         if due is not None and not runner.tally.left and not runner.stopped:
             ledger.left_until(0)
-            _say_whether_it_held(due - asyncio.get_running_loop().time(), say)
+            spare = due - asyncio.get_running_loop().time()
         return summarise(
             runner.tally,
             client.count if client else Count(),
@@ -88,6 +90,7 @@ async def run(
             in_doubt=len(journal.in_doubt),
             failed_before=journal.failed,
             interrupted=bool(interrupted),
+            spare=spare,
         )
 
 
@@ -100,10 +103,6 @@ def _most_live(settings: Settings, table: Table) -> Callable[[str], float]:
         return min((limit.amount for limit in limits(lane) if limit.unit == "tokens"), default=math.inf)
 
     return most
-
-
-def _say_whether_it_held(spare: float, say: Say) -> None:
-    say(f"the deadline was {'kept' if spare >= 0 else 'missed'}, by {duration(abs(spare))}")
 
 
 def _check(job: Job, settings: Settings, *, cancelling: bool) -> Path:

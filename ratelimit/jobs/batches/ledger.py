@@ -41,6 +41,8 @@ class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     ended: str | None = None
     answered: int = 0
     recalled: bool = False
+    litter: tuple[str, ...] = ()
+    clean: bool = False
     deadline: float | None = None
     at: float = 0.0
 
@@ -65,6 +67,7 @@ class Enqueued:
     ended: str | None = None
     answered: int = 0
     recalled: bool = False
+    litter: tuple[str, ...] = ()  # files at the service that are to be deleted
 
 
 class BatchesUnderWay(RateLimitError):
@@ -145,10 +148,15 @@ class Ledger:
         self.created.append(time.time())
         self._write(_Entry(tag=about.tag, batch=batch, at=self.created[-1]))
 
-    def over(self, about: Enqueued, ended: str, answered: int = 0) -> None:
-        """Note that nothing more will come of it, and that what has come is on disk."""
-        about.ended, about.answered = ended, answered
-        self._write(_Entry(tag=about.tag, ended=ended, answered=answered))
+    def over(self, about: Enqueued, ended: str, answered: int = 0, *, litter: tuple[str, ...] = ()) -> None:
+        """Note that nothing more will come of it, that what has come is on disk, and which files are to go."""
+        about.ended, about.answered, about.litter = ended, answered, litter
+        self._write(_Entry(tag=about.tag, ended=ended, answered=answered, litter=litter))
+
+    def cleaned(self, about: Enqueued) -> None:
+        """Note that its files are gone; to find that out again would do no harm, so that this is not synced."""
+        about.litter = ()
+        self._lines.append(_encode(_Entry(tag=about.tag, clean=True)))
 
     def recall(self, about: Enqueued) -> None:
         """Note that a batch is about to be cancelled, so that its rows go another way."""
@@ -192,6 +200,7 @@ def _apply(line: bytes, known: dict[str, Enqueued]) -> _Entry:
         about.ended = entry.ended or about.ended
         about.answered = entry.answered or about.answered
         about.recalled = entry.recalled or about.recalled
+        about.litter = () if entry.clean else entry.litter or about.litter
     return entry
 
 

@@ -29,6 +29,7 @@ class Queue:
     held: list[Piece] = field(default_factory=list)  # kept out of batches, for the live API
     only_live: list[Piece] = field(default_factory=list)  # what no batch can hold, for the live API as well
     enqueued: int = 0
+    under_way: int = 0  # rows in batches
     unchecked: int = 0  # batches that the service has not let in yet
     refusals: int = 0
     closed_until: float = -math.inf

@@ -5,6 +5,9 @@ answer all of that in time, batches cost half and risk nothing. The latest momen
 could: its time for what is unanswered, a tenth more, and the time that recalling a batch takes. From then on the lane
 is behind, and the live API works at its full speed, first on rows that are in no batch, then on those of the batches
 that are slowest. What batches answer meanwhile may bring the lane out of it again.
+
+Shortly before the deadline all is left to the live API, if it can do that in half an hour. If not, the deadline does
+not hold, whatever is done; then batches go on, for they may answer before the live API comes to their rows.
 """
 
 from __future__ import annotations
@@ -70,6 +73,11 @@ def behind(left: float, seconds: float, *, before: bool) -> bool:
     return spare(left, seconds) < (max(left, 0.0) * _EASE if before else 0.0)
 
 
+def ample(left: float, seconds: float) -> bool:
+    """Whether batches may still do some good: there is time for them, or the live API alone would be late by far."""
+    return max(left, seconds) > 2 * RECALLING
+
+
 def foretold(deadline: float, *, live: float, queue: float, batch: float) -> tuple[float, float]:
     """Return which part of a job batches answer, and after how many seconds all is done, if all goes evenly.
 
@@ -79,7 +87,7 @@ def foretold(deadline: float, *, live: float, queue: float, batch: float) -> tup
     left, batched, now, late = 1.0, 0.0, 0.0, False
     while left > 0:
         late = behind(deadline - now, left * live, before=late)
-        if deadline - now > RECALLING:
+        if max(deadline - now - RECALLING, left * live - 2 * RECALLING) > 0:
             came = min(queue * step / batch, left)
             batched, left = batched + came, left - came
         if late:

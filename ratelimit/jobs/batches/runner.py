@@ -7,9 +7,10 @@ finds it there. A row is in one batch at a time. It leaves it with a result, wit
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
 
 from ratelimit.errors import RateLimitError, RequestFailed
@@ -17,11 +18,12 @@ from ratelimit.jobs import records
 from ratelimit.jobs.batches.api import Api, Batch
 from ratelimit.jobs.batches.backlog import Backlog
 from ratelimit.jobs.batches.collecting import Collector
-from ratelimit.jobs.batches.following import Flight, Follower
+from ratelimit.jobs.batches.following import Flight, Follower, Places
 from ratelimit.jobs.batches.intake import look_through, take_in
 from ratelimit.jobs.batches.ledger import Ledger
 from ratelimit.jobs.batches.live import Live
 from ratelimit.jobs.batches.packing import fill
+from ratelimit.jobs.batches.queue import Queue
 from ratelimit.jobs.batches.rejection import queue_full, to_blame
 from ratelimit.jobs.batches.sharing import LOOK_EVERY, Sharing
 from ratelimit.jobs.batches.spool import Spool
@@ -37,7 +39,6 @@ _HOUR = 3600.0
 _MOST_CREATED = 1900  # an hour, of the 2,000 that the service allows
 _TRANSFERS = 4
 _TRIES = 3  # of a row whose failure may pass
-_TELL_EVERY = 10.0
 
 
 class Runner:
@@ -100,7 +101,6 @@ class Runner:
         self._tasks = asyncio.TaskGroup()
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
-        self._told_at = 0.0
 
     async def run(self) -> Tally:
         """Go on until every row is dealt with, or something stops the run."""
@@ -177,6 +177,7 @@ class Runner:
         for about in self._ledger.open:
             flight = Flight(about, self._backlog.queue(about.lane), checked=True, since=about.at + offset)
             flight.queue.enqueued += about.tokens
+            flight.queue.under_way += about.rows
             flights.append(flight)
         return flights
 
@@ -200,7 +201,6 @@ class Runner:
             self._fill(clock())
             if self._backlog.empty and not self._flights and not (self._live and len(self._live.flights)):
                 return
-            self._tell(clock())
             wake = [queue.closed_until for queue in queues.values() if queue.closed_until > clock()]
             if len(self._created) >= _MOST_CREATED:
                 wake.append(self._created[0] + _HOUR)
@@ -219,10 +219,10 @@ class Runner:
                 continue
             for piece in fill(queue.waiting, queue.room, self._spool.groups, most=int(most), least=queue.least):
                 group = self._spool.groups[piece.group]
-                keys = [group.keys[place] for place in piece.rows]
-                about = self._ledger.intend(group.lane, group.endpoint, piece.tokens, keys)
-                places = {key: (piece.group, place) for key, place in zip(keys, piece.rows, strict=True)}
+                places = Places.of(piece, (group.keys[place] for place in piece.rows))
+                about = self._ledger.intend(group.lane, group.endpoint, piece.tokens, places.keys)
                 queue.enqueued += piece.tokens
+                queue.under_way += about.rows
                 queue.unchecked += 1
                 self._created.append(now)
                 self._launch(Flight(about, queue, piece, places, since=now))
@@ -237,6 +237,7 @@ class Runner:
         if flight.piece and about.batch is None:
             await self._follower.begin(flight, flight.piece)
         if self._cancelling or about.recalled:
+            flight.called_back = asyncio.get_running_loop().time()
             await self._api.cancel(about.batch or "")
         batch = await self._follower.until_over(flight)
         self._free(flight)
@@ -245,9 +246,9 @@ class Runner:
             self._again(flight)
         elif batch.status == "failed":
             self._journal.sync()
-            self._ledger.over(about, "failed")
+            self._follower.over(about, batch)
             self._rejected(flight, batch)
-            await self._follower.clean(batch)
+            await self._follower.clean(about)
         else:
             async with self._transfers:
                 collected = await self._collector.collect(batch, about, now=asyncio.get_running_loop().time())
@@ -255,11 +256,12 @@ class Runner:
                 self._tries[key] += 1
                 if self._tries[key] >= _TRIES:
                     self._give_up(key, record, code)
+            if flight.piece:
+                self.tally.attempts += collected.executed - flight.sent
             self._journal.sync()
-            self._ledger.over(about, batch.status, collected.answered)
+            self._follower.over(about, batch, answered=collected.answered, whole=collected.whole)
             self._again(flight)
-            if collected.whole:
-                await self._follower.clean(batch)
+            await self._follower.clean(about)
         self._flights.discard(flight)
         self._changed.set()
 
@@ -267,6 +269,7 @@ class Runner:
         if not flight.freed:
             flight.freed = True
             flight.queue.enqueued -= flight.about.tokens
+            flight.queue.under_way -= flight.about.rows
             if not flight.checked:
                 flight.checked = True
                 flight.queue.unchecked -= 1
@@ -284,16 +287,15 @@ class Runner:
             return
         bad = to_blame(problems, flight.about.keys)
         self._say(f"batch {batch.id} has failed validation; {len(bad):,} of its rows are bad")
-        for key, problem in bad.items():
-            if place := flight.places.pop(key, None):
-                code = problem.code or "failed"
-                self._backlog.turn_down(place[0], {place[1]: RequestFailed(400, code, problem.message or code)})
+        for key, group, place in flight.places.take(bad):
+            code = bad[key].code or "failed"
+            self._backlog.turn_down(group, {place: RequestFailed(400, code, bad[key].message or code)})
         self._again(flight)
 
     def _again(self, flight: Flight) -> None:
         """Have what a batch has not answered wait anew."""
         if not self._cancelling:
-            self._backlog.again(place for key, place in flight.places.items() if key not in self._journal.done)
+            self._backlog.again((group, place) for key, group, place in flight.places if key not in self._journal.done)
 
     def _refuse(self, group: int, place: int, error: RateLimitError) -> None:
         row = self._spool.row(group, place)
@@ -301,6 +303,7 @@ class Runner:
 
     def _call_back(self, flight: Flight) -> None:
         """Have a batch cancelled: its rows are free once it is over, and what it has answered is on disk."""
+        flight.called_back = asyncio.get_running_loop().time()
         self._ledger.recall(flight.about)
         self._tasks.create_task(self._api.cancel(flight.about.batch or ""))
 
@@ -308,6 +311,11 @@ class Runner:
         if self._journal.done.add(key):
             self._journal.gave_up(record)
             self.tally.gave_up(code, asyncio.get_running_loop().time())
+
+    @property
+    def queues(self) -> Collection[Queue]:
+        """The batch queue of every lane."""
+        return self._backlog.queues.values()
 
     def standing(self) -> str:
         """Return how the batches stand, in one line."""
@@ -317,16 +325,11 @@ class Runner:
             if queue.enqueued
         )
         share = f"{self.tally.batched:,} answers by batch, " if self._live else ""
-        recalled = sum(flight.about.recalled for flight in self._flights)
+        recalled = sum(flight.called_back < math.inf for flight in self._flights)
         ending = f", {recalled:,} of them being cancelled" if recalled else ""
+        if overdue := sum(flight.overdue(asyncio.get_running_loop().time()) for flight in self._flights):
+            ending += f" ({overdue:,} should be over)"
         return f"{share}{len(self._flights):,} batches{ending}; tokens enqueued: {enqueued or 'none'}"
-
-    def _tell(self, now: float) -> None:
-        if self._live or now - self._told_at < _TELL_EVERY or not self._flights:
-            return
-        self._told_at = now
-        left = f", {self.tally.left:,} left" if self.tally.left else ""
-        self._say(f"{self.tally.answers:,} answered{left}; {self.standing()}")
 
 
 def _first(group: BaseExceptionGroup[RateLimitError]) -> RateLimitError:

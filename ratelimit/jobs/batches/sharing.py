@@ -18,7 +18,8 @@ more and collected before its rows go anywhere. Only what was sent and not answe
 live run, and is reported.
 
 What is decided, and when, is in `routes`. The live API is given a minute's work at a time, for what it has in hand it
-keeps; a quarter of an hour's is held back from batches, and when that runs short, the slowest batch is recalled.
+keeps; a quarter of an hour's is held back from batches, and when that runs short, the slowest batch is recalled. One
+that was recalled and does not end is not counted on for that: others are recalled in its place.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ratelimit.jobs.batches.following import Flight
 from ratelimit.jobs.batches.live import Live
 from ratelimit.jobs.batches.packing import Piece
 from ratelimit.jobs.batches.queue import Queue
-from ratelimit.jobs.batches.routes import AHEAD, RECALLING, Work, behind, live_seconds, slowest, spare
+from ratelimit.jobs.batches.routes import AHEAD, RECALLING, Work, ample, behind, live_seconds, slowest, spare
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.summary import duration
 
@@ -49,25 +50,31 @@ class Sharing:
         self._recall = recall
         self._say = say
         self._behind: dict[str, bool] = {}
+        self._told: set[str] = set()  # lanes of which it was said that they are late
 
     def share(self, queue: Queue, flights: Iterable[Flight], now: float) -> None:
         """Look at one lane: hold back, send, recall."""
         batches = [flight for flight in flights if flight.queue is queue and self._could_be_live(flight)]
         out = [flight for flight in batches if not flight.freed and not flight.about.recalled]
-        coming = sum((self._left_in(flight) for flight in batches if flight.freed or flight.about.recalled), Work())
+        back = [flight for flight in batches if flight.freed or flight.about.recalled]
+        coming = sum((self._left_in(flight) for flight in back if not flight.overdue(now)), Work())
+        stuck = [flight for flight in back if flight.overdue(now)]
         inside = sum((self._left_in(flight) for flight in out), Work())
         work = self._work([*queue.waiting, *queue.held, *queue.only_live]) + coming + inside + self._in_hand(queue)
+        work += sum((self._left_in(flight) for flight in stuck), Work())
         left = self._due - now
         seconds = live_seconds(work, self._live.allowances(queue.lane))
         late = behind(left, seconds, before=self._behind.get(queue.lane, False))
         if queue.lane not in self._behind and work.requests:
             self._explain(queue.lane, work, seconds, left)
+        if left < 0 and work.requests:
+            self._admit(queue.lane, work, stuck)
         self._behind[queue.lane] = late
-        self._hold(queue, (AHEAD if left > 2 * RECALLING else math.inf) if late else 0.0)
+        self._hold(queue, (AHEAD if ample(left, seconds) else math.inf) if late else 0.0)
         self._send(queue)
         if late:
             soon = coming + self._work([*queue.held, *queue.only_live]) + self._in_hand(queue)
-            self._call_back(queue, out, soon, now, everything=left < RECALLING)
+            self._call_back(queue, out, soon, now, everything=left < RECALLING and not ample(left, seconds))
 
     def _hold(self, queue: Queue, seconds: float) -> None:
         """Keep so much of the live API's work out of batches, and no more."""
@@ -122,7 +129,9 @@ class Sharing:
         cheaper = f"{prices.batch_discount:.0%} cheaper" if prices and prices.batch_discount else "cheaper"
         late = spare(left, seconds)
         if left <= 0:
-            how = "the deadline has passed, so all of them go to the live API"
+            self._told.add(lane)
+            how = "the deadline has passed, so "
+            how += "the Batch API answers what it can meanwhile" if ample(left, seconds) else "all of them go there"
         elif late >= 0:
             how = (
                 f"they go through the Batch API, which is {cheaper}; what it has not answered in "
@@ -134,12 +143,20 @@ class Sharing:
                 how += f"; the deadline is in {duration(left)}, and only holds if that is enough"
         self._say(f"{lane}: the live API needs {duration(seconds)} for {work.requests:,.0f} requests; {how}")
 
+    def _admit(self, lane: str, work: Work, stuck: Sequence[Flight]) -> None:
+        """Say once that a lane is late, and what is to blame."""
+        if lane in self._told:
+            return
+        self._told.add(lane)
+        waiting = sum(flight.unanswered for flight in stuck)
+        blame = f", {waiting:,} of them in batches that the service does not end" if waiting else ""
+        self._say(f"the deadline has passed with {work.requests:,.0f} requests of {lane} unanswered{blame}; going on")
+
     def _could_be_live(self, flight: Flight) -> bool:
-        return any(self._spool.groups[group].live for group, _ in flight.places.values())
+        return any(self._spool.groups[group].live for group in flight.places.numbers)
 
     def _left_in(self, flight: Flight) -> Work:
-        group, _ = next(iter(flight.places.values()))
-        return self._row(group).times(flight.unanswered)
+        return self._row(flight.places.numbers[0]).times(flight.unanswered)
 
     def _work(self, pieces: Iterable[Piece]) -> Work:
         rows = ((self._row(piece.group), len(piece.rows)) for piece in pieces if self._spool.groups[piece.group].live)

@@ -48,8 +48,9 @@ def test_status_and_cancel(tmp_path: Path) -> None:
     requests, output = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
     write_requests(requests, 50)
     with mock("--tier", "tier-1", "--batch-speed", "1") as url:
-        run = command(url, "run", requests, "-o", output, "--via", "batch", "--deadline", "2s", "--json")
+        run = command(url, "run", requests, "-o", output, "--via", "batch", "--deadline", "2s", "--json", "--dashboard")
         assert run.returncode == 3
+        assert re.match(r"dashboard http://127\.0\.0\.1:\d+/$", run.stderr.splitlines()[0])
         assert json.loads(run.stdout)["stopped"] == "the deadline of 2 s has passed; run again for the rest"
         status = command(url, "status", output)
         head, row, tokens, last = status.stdout.splitlines()

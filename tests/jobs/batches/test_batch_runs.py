@@ -10,6 +10,12 @@ from batching import Batching, Watch, batches, codes, files, statuses
 from jobbing import ask, batch_line
 
 from ratelimit.jobs.budget import Options
+from ratelimit.jobs.dashboard import state
+from ratelimit.jobs.job import Sending, Watched, Watcher
+from ratelimit.jobs.standing import Standing, look
+from ratelimit.jobs.tally import Tally
+from ratelimit.limits.tiers import load
+from ratelimit.metrics import Metrics
 from ratelimit.testing.mock import MockServer
 
 QUEUE = 20_000
@@ -86,8 +92,8 @@ async def test_each_model_and_endpoint_has_batches_of_its_own(place: Batching) -
 
 
 async def test_a_queue_smaller_than_the_job_is_kept_full_and_never_exceeded(place: Batching) -> None:
-    place.ask_for(500, words=WORDS)
-    async with MockServer(echo=True, batch_queue=QUEUE, batch_speed=0.004) as mock:
+    place.ask_for(400, words=WORDS)
+    async with MockServer(echo=True, batch_queue=QUEUE, batch_speed=0.01) as mock:
         watch = Watch(mock)
         watching = asyncio.create_task(watch.watch())
         summary = await place.batch(mock, tiers_file=place.queue_of(QUEUE))
@@ -100,7 +106,7 @@ async def test_a_queue_smaller_than_the_job_is_kept_full_and_never_exceeded(plac
     # Work is left until the last time that the queue was full.
     filled = watch.levels[: max(at for at, level in enumerate(watch.levels) if level > 0.97 * QUEUE)]
     assert sum(filled) / len(filled) >= 0.95 * QUEUE
-    place.expect_everything(500, words=WORDS)
+    place.expect_everything(400, words=WORDS)
 
 
 async def test_a_request_larger_than_the_queue_is_refused_by_name(place: Batching) -> None:
@@ -126,3 +132,27 @@ async def test_no_more_batches_are_created_in_an_hour_than_may_be(
     assert len(created) > 10
     assert all(later - earlier >= 3600 for earlier, later in zip(created, created[5:], strict=False))
     place.expect_everything(18, words=WORDS)
+
+
+async def test_who_looks_on_sees_the_queue_as_a_limit_of_its_lane(place: Batching) -> None:
+    place.ask_for(40, words=WORDS)
+    seen: list[tuple[Standing, str]] = []
+
+    class Looks(Watcher):
+        async def watch(self, run: Watched, client: Sending) -> None:
+            await asyncio.sleep(250)
+            metrics = Metrics()
+            metrics.follow(client)
+            seen.append((look(run, client), metrics.text()))
+
+    async with MockServer(echo=True, batch_queue=1_000, batch_speed=0.01) as mock:
+        await place.batch(mock, tiers_file=place.queue_of(1_000), watcher=Looks())
+    ((standing, text),) = seen
+    (lane,) = standing.lanes
+    (limit,) = lane.limits
+    assert (limit.name, limit.limit) == ("batch queue", 1_000)
+    assert 0.9 < limit.used_last_minute <= 1
+    assert standing.in_flight + standing.waiting == standing.left == 20
+    assert standing.limited_by == "limited by batch queue"
+    assert f'ratelimit_utilisation{{model="gpt-4o-mini",dim="batch queue"}} {limit.used_last_minute:.15g}' in text
+    assert "batch queue" in state(standing, Tally(load()))

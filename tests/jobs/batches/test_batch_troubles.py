@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
+import msgspec
 import pytest
 from batching import Batching, batches, codes, files, spoil, statuses
 from jobbing import ask, batch_line
 
-from ratelimit.errors import KeyRejected, OutputUnusable
-from ratelimit.jobs.batches.api import Problem
-from ratelimit.jobs.batches.ledger import ledger_path
+from ratelimit.errors import AlreadyRunning, KeyRejected, OutputUnusable
+from ratelimit.jobs.batches.api import Batch, Problem
+from ratelimit.jobs.batches.following import Places
+from ratelimit.jobs.batches.ledger import ledger_path, read
 from ratelimit.jobs.batches.rejection import queue_full, to_blame
 from ratelimit.jobs.budget import Options
 from ratelimit.testing.mock import MockServer
@@ -160,6 +163,89 @@ async def test_a_file_that_is_gone(place: Batching) -> None:
     place.expect_everything(4)
 
 
+def told_twice(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[0], *lines[2:]]
+
+
+def told_of_another(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[1].replace(b'"row-1"', b'"row-99"'), *lines[2:]]
+
+
+def told_of_one_more(lines: list[bytes]) -> list[bytes]:
+    return [*lines, lines[0], lines[1].replace(b'"row-1"', b'"row-99"')]
+
+
+@pytest.mark.parametrize(("lie", "again"), [(told_twice, True), (told_of_another, True), (told_of_one_more, False)])
+async def test_an_output_file_that_names_a_row_twice_or_one_that_nobody_sent(
+    place: Batching, lie: Callable[[list[bytes]], list[bytes]], *, again: bool
+) -> None:
+    """What a file says of other rows makes up for none that it does not name; and an error beside an answer is none."""
+    place.ask_for(4)
+    async with MockServer(echo=True) as mock:
+        run = asyncio.create_task(place.batch(mock))
+        await asyncio.sleep(4.5)  # it is over, and is looked at after 5 s
+        stored = next(each for each in mock._files._stored.values() if each.about["purpose"] == "batch_output")
+        lines = sorted(stored.path.read_bytes().splitlines(), key=lambda line: json.loads(line)["custom_id"])
+        stored.path.write_bytes(b"\n".join([*lie(lines), b""]))
+        beside = mock._files.new(stored.organization, "errors.jsonl", "batch_output")
+        refused = {"status_code": 400, "request_id": "r", "body": {"error": {"message": "no", "code": "no"}}}
+        beside.path.write_text(json.dumps({"custom_id": "row-0", "response": refused, "error": None}) + "\n")
+        batches(mock)[0]["error_file_id"] = mock._files.keep(beside)
+        assert (await run).exit_code == 0
+        assert len(batches(mock)) == (2 if again else 1)
+    short = (
+        f"batch batch_{1:024x} counts 4 results, but its files hold 3; "
+        f"the files are left at the service, and what is missing is enqueued again"
+    )
+    assert place.said == [short] * again
+    assert place.errors() == {}
+    place.expect_everything(4)
+
+
+@pytest.mark.parametrize("struck", [("GET", "batches/"), ("GET", "files/"), ("DELETE", "files/")])
+async def test_a_key_that_is_revoked_meanwhile(
+    place: Batching, monkeypatch: pytest.MonkeyPatch, struck: tuple[str, str]
+) -> None:
+    place.ask_for(3)
+    async with MockServer(echo=True) as mock:
+        with monkeypatch.context() as patch:
+            spoil(
+                patch,
+                mock,
+                lambda _, method, path: "invalid_key" if method == struck[0] and path.startswith(struck[1]) else None,
+            )
+            summary = await place.batch(mock)
+        assert summary.exit_code == KeyRejected.exit_code
+        assert (await place.batch(mock)).exit_code == 0
+        assert sum(each["request_counts"]["completed"] for each in batches(mock)) == 3
+        assert files(mock) == []
+    place.expect_everything(3)
+
+
+async def test_a_job_that_is_cancelled_while_it_runs_and_after_it_has_ended(place: Batching) -> None:
+    place.ask_for(20)
+    async with MockServer(echo=True, batch_speed=0.1) as mock:
+        run = asyncio.create_task(place.batch(mock))
+        await asyncio.sleep(60)
+        assert [(each.rows, each.ended) for each in read(place.output)] == [(20, None)]
+        with pytest.raises(AlreadyRunning) as caught:
+            await place.batch(mock, cancelling=True)
+        assert str(caught.value) == (
+            f"another run is writing {place.output}; wait for it to end, or choose another output"
+        )
+        assert (await run).exit_code == 0
+        assert (await place.batch(mock, cancelling=True)).exit_code == 0
+        assert statuses(mock) == {"completed": 1}
+    place.expect_everything(20)
+
+
+def test_a_batch_whose_figures_are_not_known_is_still_a_batch() -> None:
+    counts = b'{"total":null,"completed":2.0,"failed":null}'
+    told = b'{"id":"b","status":"completed","request_counts":%b,"metadata":{"n":1}}' % counts
+    assert msgspec.json.decode(told, type=Batch).counts.done == 2
+    assert msgspec.json.decode(b'{"id":"b","status":"new","request_counts":null}', type=Batch).counts.done == 0
+
+
 async def test_a_damaged_ledger_is_not_passed_over(place: Batching) -> None:
     place.ask_for(4)
     async with MockServer(echo=True) as mock:
@@ -189,9 +275,8 @@ async def test_cancelling_keeps_what_was_answered(place: Batching) -> None:
         assert len(place.records()) == paid
         assert (await place.batch(mock)).exit_code == 0
     place.expect_everything(20)
-    assert [json.loads(line).get("ended") for line in ledger_path(place.output).read_text().splitlines()][-1] == (
-        "completed"
-    )
+    ended = [json.loads(line).get("ended") for line in ledger_path(place.output).read_text().splitlines()]
+    assert list(filter(None, ended)) == ["cancelled", "completed"]
 
 
 async def test_an_uploaded_file_that_is_gone_before_its_batch_is_created(
@@ -224,6 +309,14 @@ async def test_a_model_that_the_service_does_not_know(place: Batching) -> None:
     assert (summary.exit_code, summary.failures) == (1, {"model_not_found": 2})
     assert place.said == [f"batch batch_{1:024x} has failed validation; 2 of its rows are bad"]
     assert place.errors() == dict.fromkeys(("row-0", "row-1"), "The provided model is not supported by the Batch API.")
+
+
+def test_rows_are_taken_out_of_a_batch_and_the_others_stay() -> None:
+    places = Places()
+    for each in ((7, 0, 4), (8, 1, 0), (9, 0, 5)):
+        places.add(*each)
+    assert places.take({8, 99}) == [(8, 1, 0)]
+    assert list(places) == [(7, 0, 4), (9, 0, 5)]
 
 
 def test_only_the_rows_that_are_named_are_to_blame() -> None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from batching import Batching, batches, files, spoil, statuses
-from jobbing import ask, batch_line
+from jobbing import Json, ask, batch_line
 
 from ratelimit.errors import KeyRejected
 from ratelimit.jobs.batches.ledger import read
 from ratelimit.jobs.budget import Options
-from ratelimit.jobs.lines import Lines
 from ratelimit.jobs.progress import PlainLines
 from ratelimit.jobs.summary import Summary
 from ratelimit.testing.mock import MockServer
+from ratelimit.testing.mock.accounts import Account
 
 HOUR = 3600.0
 NEVER = 1e-7  # requests a second: a batch that answers nothing
@@ -50,8 +49,8 @@ async def test_batches_that_are_quick_answer_everything(place: Batching) -> None
             "gpt-4o-mini: the live API needs 1.0 s for 50 requests; they go through the Batch API, which is 50% "
             "cheaper; what it has not answered in 5 h 44 min begins to move over"
         ),
-        "the deadline was kept, by 5 h 59 min",
     ]
+    assert summary.lines()[4] == "deadline kept by 5 h 59 min"
     assert summary.lines()[3] == f"routes   50 answers by the Batch API; ${summary.saved:,.4f} saved"
     place.expect_everything(50)
 
@@ -98,6 +97,7 @@ async def test_what_slow_batches_have_answered_is_kept_and_nothing_is_paid_for_t
         summary, took = await auto(place, mock, 2 * HOUR)
         assert by_batch(mock) + mock.stats.admitted == 1_000
         assert by_batch(mock) == summary.batched > 500
+        assert summary.attempts == 1_000
         assert mock.stats.admitted > 100
         assert "cancelled" in statuses(mock)
         assert mock._batches.enqueued("org-mock", "gpt-4o-mini") == 0
@@ -129,7 +129,8 @@ async def test_a_deadline_that_cannot_hold_is_said_and_missed_by_as_little_as_ca
     assert summary.exit_code == 0
     assert took < 135
     assert place.said[0].endswith("; the deadline is in 1 min 00 s, and only holds if that is enough")
-    assert place.said[-1].startswith("the deadline was missed, by ")
+    assert place.said[-1] == "the deadline has passed with 500 requests of gpt-4o-mini unanswered; going on"
+    assert summary.lines()[-1].startswith("deadline missed by ")
     place.expect_everything(1_500)
 
 
@@ -185,67 +186,51 @@ async def test_the_deadline_counts_from_the_first_run(place: Batching, monkeypat
     place.expect_everything(300)
 
 
-async def crash_after(place: Batching, mock: MockServer, seconds: float, deadline: float) -> None:
-    run = asyncio.create_task(auto(place, mock, deadline, tiers_file=place.queue_of(2_000)))
-    await asyncio.wait([run], timeout=seconds)
-    run.cancel()
-    with suppress(asyncio.CancelledError):
-        await run
+async def test_a_batch_that_does_not_end_when_it_is_cancelled(place: Batching) -> None:
+    """The others are in time; its rows wait for it, and that is said: when it is seen, at the deadline, at the end."""
+    place.ask_for(1_000)
+    looks: list[str] = []
 
+    def half(account: Account, name: str) -> Json:
+        batch = mock._batches.get(account, name)
+        if name == stuck:
+            mock._batches._enter(batch, "cancelling")
+            return batch.about
+        return cancel(account, name)
 
-async def test_a_hundred_crashes_at_any_time(place: Batching, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paid for twice is at most what was on its way to the live API at a crash, which is reported as in doubt."""
-    loop, chance = asyncio.get_running_loop(), random.Random(8)
-    monkeypatch.setattr("time.time", lambda: 1.8e9 + loop.time())
-    place.ask_for(120, words=25)
-    deadline = 2_400.0
-    async with MockServer(echo=True, batch_queue=2_000, batch_speed=0.004, latency="0.2-3", rpm=3) as mock:
-        for _ in range(100):
-            await crash_after(place, mock, chance.choice((chance.uniform(0, 2), chance.uniform(0, 60))), deadline)
-        summary, _ = await auto(place, mock, deadline, tiers_file=place.queue_of(2_000))
-        tags = [(about["metadata"] or {})["ratelimit_batch"] for about in batches(mock)]
-        assert len(tags) == len(set(tags))
-        twice = by_batch(mock) + mock.stats.admitted - 120
-        moved = sum(each.recalled for each in read(place.output))
-    assert 0 <= twice <= sum("in flight when the last run ended" in said for said in place.said)
-    assert moved > 0
-    assert (summary.exit_code, summary.left) == (0, 0)
-    place.expect_everything(120, words=25)
-
-
-class Crash(Exception):
-    """The power is gone."""
-
-
-@pytest.mark.parametrize("torn", [False, True])
-async def test_a_crash_at_every_line_that_is_written(
-    place: Batching, monkeypatch: pytest.MonkeyPatch, *, torn: bool
-) -> None:
-    """The n-th run crashes at its n-th line, be it of the ledger, the journal or the output."""
-    place.ask_for(20, words=25)
-    whole, left, armed = Lines.append, [0], [True]
-
-    def append(lines: Lines, record: bytes) -> None:
-        left[0] -= 1
-        if left[0] <= 0 and armed:
-            if torn and left[0] == 0:
-                with lines.path.open("ab") as file:
-                    file.write(record[: len(record) // 2])
-            raise Crash
-        whole(lines, record)
-
-    monkeypatch.setattr(Lines, "append", append)
     async with MockServer(echo=True, batch_speed=NEVER) as mock:
-        for line in range(1, 200):
-            left[0] = line
-            try:
-                await auto(place, mock, HOUR)
-            except (Crash, ExceptionGroup):
-                continue
-            break
-        armed.clear()
-        assert line > 10
-        summary, _ = await auto(place, mock, HOUR)
-        assert len({(about["metadata"] or {})["ratelimit_batch"] for about in batches(mock)}) == len(batches(mock))
+        cancel, stuck = mock._batches.cancel, f"batch_{1:024x}"
+        mock._batches.cancel = half  # type: ignore[method-assign]
+        run = asyncio.create_task(auto(place, mock, 2 * HOUR, watcher=PlainLines(looks.append)))
+        await asyncio.sleep(2 * HOUR - 60)
+        rows = mock._batches._batches[stuck].about["request_counts"]["total"]
+        assert len(place.answers()) == 1_000 - rows
+        await asyncio.sleep(HOUR)
+        cancel(mock._batches._batches[stuck].account, stuck)
+        summary, took = await run
+        assert (by_batch(mock), mock.stats.admitted, summary.attempts) == (0, 1_000, 1_000)
+    assert 2.9 * HOUR < took < 3.1 * HOUR
+    (seen,) = [said for said in place.said if said.startswith(f"batch {stuck} was cancelled ")]
+    assert re.fullmatch(
+        rf"batch {stuck} was cancelled 15 min \d\d s ago and is still cancelling: it is cancelled once more, and its "
+        rf"{rows:,} requests wait for it, since sent another way they would be paid for twice",
+        seen,
+    )
+    assert (
+        f"the deadline has passed with {rows} requests of gpt-4o-mini unanswered, {rows} of them in batches that the "
+        f"service does not end; going on"
+    ) in place.said
+    assert any("1 batches, 1 of them being cancelled (1 should be over)" in line for line in looks)
+    assert summary.lines()[-1].startswith("deadline missed by 59 min ")
     assert summary.exit_code == 0
-    place.expect_everything(20, words=25)
+    place.expect_everything(1_000)
+
+
+async def test_batches_go_on_where_the_live_api_would_be_late_by_far(place: Batching) -> None:
+    place.ask_for(1_000)
+    async with MockServer(echo=True, batch_speed=0.05, rpm=2) as mock:
+        summary, took = await auto(place, mock, 60, rpm=2)
+        assert by_batch(mock) + mock.stats.admitted == summary.attempts == 1_000
+    assert summary.exit_code == 0
+    assert took < 2 * HOUR  # all of them live take eight
+    place.expect_everything(1_000)
