@@ -60,7 +60,7 @@ sdk: sdk-envs
 # Jobs on a cluster, in an environment that has Ray: half a gigabyte, so it is kept from run to run.
 .venv-ray/ready: pyproject.toml
 	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
-	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' pytest pytest-asyncio hypothesis
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[ray,redis]' pytest pytest-asyncio hypothesis
 	touch $@
 
 ray: .venv-ray/ready
@@ -117,8 +117,8 @@ demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
 
 # Every figure of docs/benchmarks.md, and the document itself; an hour. The peers install into .bench-envs.
-bench: $(VENV)/ready
-	missed=; for each in 'caps --virtual' 'caps --real' overhead 'jobs --real' batch peers scale shared 'soak --seconds 120'; do \
+bench: $(VENV)/ready .venv-ray/ready
+	missed=; for each in 'caps --virtual' 'caps --real' overhead 'jobs --real' batch peers scale shared ray 'soak --seconds 120'; do \
 		$(BIN)/python -m bench $$each || missed="$$missed; $$each"; done; \
 	$(BIN)/python -m bench docs; test -z "$$missed" || { echo "misses a target$$missed"; exit 1; }
 

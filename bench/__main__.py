@@ -23,6 +23,7 @@ BENCHES = {
     "scale": "how cost grows with requests, waiters and lanes",
     "soak": "long at a large tier with faults: nothing grows, nothing is lost",
     "shared": "programs that share one key's limits: what they use together, through death and outage",
+    "ray": "a job on a cluster of this machine, one of its workers killed halfway",
     "docs": "write the figures into docs/benchmarks.md and README.md (--check: see that they agree)",
 }
 _OVERHEAD = ("core", "admission", "wire", "dropin", "mock_ceiling")

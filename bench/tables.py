@@ -247,6 +247,20 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "saved_s": "saved up at the start, s",
         "took_s": "took, s",
     },
+    "ray": {
+        "store": "Kept in",
+        "rows": "rows",
+        "rpm": "RPM",
+        "workers": "workers",
+        "killed": "killed",
+        "utilisation": "used of the cap",
+        "steady_s": "over, s",
+        "refused_per_1000": "429s per 1,000",
+        "without_one_result": "rows without just one result",
+        "errors": "errors",
+        "sent_twice": "sent twice",
+        "took_s": "took, s",
+    },
     "soak": {
         "tier": "Tier",
         "seconds": "seconds",
@@ -303,6 +317,7 @@ TABLES: Mapping[str, Callable[[Record], str]] = {
     "mock_ceiling": plain,
     "scale": scale,
     "shared": plain,
+    "ray": plain,
     "soak": plain,
 }
 

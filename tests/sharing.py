@@ -16,6 +16,7 @@ from ratelimit.admission.shared.memory import MemoryStore
 from ratelimit.admission.shared.store import NO_BURST, Answer, LaneSeen, LimitTold, StoreAway
 from ratelimit.admission.shared.store import Ask as Question
 from ratelimit.limits.bucket import Limit
+from ratelimit.limits.drift import Change
 
 QUESTION = Question(
     lane="m tier-1",
@@ -177,6 +178,9 @@ class Program:
     def notices(self) -> list[str]:
         return [event.text for event in self.events if isinstance(event, Notice)]
 
+    @property
+    def changes(self) -> list[Change]:
+        return [event.change for event in self.events if isinstance(event, Changed)]
+
     def drifts(self, least: float = 0) -> list[float]:
-        changes = [event.change for event in self.events if isinstance(event, Changed)]
-        return [change.after for change in changes if change.kind == "drift" and abs(change.after) > least]
+        return [change.after for change in self.changes if change.kind == "drift" and abs(change.after) > least]

@@ -15,13 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from jobbing import batch_line
 from killing import environment, mock, statistics, write_requests
 
+from ratelimit.admission.shared.store import LaneSeen
 from ratelimit.errors import BadSettings, NoKey, OutputUnusable
 from ratelimit.ray import infer
 from ratelimit.ray.luggage import Luggage
+from ratelimit.ray.store import NAME
 from ratelimit.secret import Secret
 from ratelimit.settings import load_settings
 
@@ -67,10 +70,14 @@ def test_rows_come_back_with_their_answers_and_what_is_wrong_with_them(ray: Any,
             "workers": 1,
             "batch_size": 7,
         }
-        table = infer(ray.data.from_items(rows), request, **settings).sort("n")
-        first, *others = table.take_all()
+
+        def answered() -> list[dict[str, Any]]:
+            found = infer(ray.data.from_items(rows), request, **settings).take_all()
+            return sorted(found, key=lambda row: row["n"])
+
+        first, *others = answered()
         before = statistics(url)["arrived"]
-        assert infer(ray.data.from_items(rows), request, **settings).sort("n").take_all() == [first, *others]
+        assert answered() == [first, *others]
         assert statistics(url)["arrived"] == before == 19
     assert first == {
         **rows[0],
@@ -115,6 +122,9 @@ def test_a_killed_worker_costs_what_it_had_in_flight_and_no_row(ray: Any, tmp_pa
         job = threading.Thread(target=lambda: done.extend(dataset.take_all()))
         job.start()
         until(lambda: checkpoint.exists() and lines_in(checkpoint) > count / 4)
+        lanes = msgspec.msgpack.decode(
+            ray.get(ray.get_actor(NAME, NAME).peek.remote(), timeout=10), type=list[LaneSeen]
+        )
         os.kill(workers_in(checkpoint)[0], signal.SIGKILL)
         assert lines_in(checkpoint) < count
         job.join(120)
@@ -123,6 +133,9 @@ def test_a_killed_worker_costs_what_it_had_in_flight_and_no_row(ray: Any, tmp_pa
     assert [content(row) for row in done] == [f"what is row-{row['n']}?" for row in done]
     assert counts["statuses"]["200"] <= count + in_flight
     assert len(workers_in(checkpoint)) == 3
+    # Both had leases from one place while both lived; what is left of those of earlier tests is nobody's.
+    assert [len(lane.holders) for lane in lanes if lane.holders] == [2]
+    assert counts["refused"] == {}
 
 
 def test_a_killed_driver_costs_what_was_in_flight_and_no_row(ray: Any, tmp_path: Path) -> None:
@@ -142,21 +155,6 @@ def test_a_killed_driver_costs_what_was_in_flight_and_no_row(ray: Any, tmp_path:
     answered = ray.data.read_parquet(str(tmp_path / "results")).take_all()
     assert sorted(map(content, answered)) == sorted(expected.values())
     assert counts["statuses"]["200"] <= count + 2 * 16
-
-
-def test_all_workers_together_keep_to_one_limit(ray: Any, tmp_path: Path) -> None:
-    rows = ray.data.from_items([{"request": batch_line(f"row-{n}")} for n in range(1150)])
-    with mock("--tier", "tier-1", "--rpm", "900", "--latency", "0.3") as url:
-        done = infer(
-            rows, checkpoint=tmp_path / "c", base_url=url, api_key=KEY, tier="tier-1", rpm=900, batch_size=100
-        ).take_all()
-        counts = statistics(url)
-    assert [row["error"] for row in done] == [None] * 1150
-    assert sum(counts["refused"].values()) <= 1
-    second = [each["admitted"] for each in counts["timeline"]]
-    burst = next(number for number in range(len(second)) if sum(second[: number + 1]) > 900)
-    steady = second[burst + 2 : -2]
-    assert sum(steady) >= 0.95 * 15 * len(steady)
 
 
 def test_what_carries_the_settings_shows_no_key() -> None:

@@ -198,6 +198,17 @@ async def test_an_outsider_is_still_made_way_for() -> None:
     assert len(service.admitted) >= 0.93 * (cap(REQUESTS[0], 120) - taken)
 
 
+@pytest.mark.parametrize(("many", "least"), [(1, 0.97), (3, 0.86)])
+async def test_a_service_that_counts_each_second_is_used_evenly(many: int, least: float) -> None:
+    service, store = Service.of(REQUESTS, kind="quantised"), wall_clock()
+    programs = [Program(number, store, REQUESTS) for number in range(many)]
+    await asyncio.gather(*(program.flood(service, NETWORK, 0, END) for program in programs))
+    assert sum(program.count(6, END) for program in programs) >= least * REQUESTS[0].rate * (END - 6)
+    assert service.refusals() <= 2 * many
+    # One tells the others how the service counts, and each says no more than once what it has found out by itself.
+    assert all(len([c for c in program.changes if c.kind == "burst"]) <= 1 for program in programs)
+
+
 async def test_what_one_is_told_reaches_all_within_a_second() -> None:
     service, store = Service.of(REQUESTS), wall_clock()
     programs = [Program(number, store, REQUESTS) for number in range(2)]

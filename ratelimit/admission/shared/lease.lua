@@ -1,6 +1,6 @@
 -- One question of one program about one lane, answered in one piece: decision.py, line by line, on the server's clock.
 -- KEYS[1] the lane; ARGV[1] the question or "" to look, ARGV[2] the time where a test owns it, else "".
-local LATE, BREATH, AWAY, HUSH = 500000, 100000, 1000000, 350000
+local LATE, BREATH, AWAY, HUSH, AHEAD = 500000, 100000, 1000000, 350000, 200000
 local MINUTE = 60
 local MAGIC = 'ratelimit 1'
 
@@ -35,7 +35,7 @@ end
 local function interval(l) return l.window * 1e6 / (l.amount * l.share) end
 local function ceiling(l) return math.max(l.amount - l.reserve, 0) end
 local function capacity(l)
-  if l.burst >= 0 then return math.min(l.burst, ceiling(l)) end
+  if l.burst >= 0 then return math.min(l.burst + AHEAD / interval(l), ceiling(l)) end
   return ceiling(l)
 end
 

@@ -23,6 +23,7 @@ from math import ceil, inf
 
 from ratelimit.admission.ledger import Crowd, LocalLedger
 from ratelimit.admission.shared.asking import TIMEOUT, Caller, Membership, Sent
+from ratelimit.admission.shared.evenly import Evenly
 from ratelimit.admission.shared.mirror import Mirror
 from ratelimit.admission.shared.store import Answer, Ask, Store, StoreAway
 from ratelimit.errors import RateLimitError, SharedStoreAway
@@ -83,6 +84,7 @@ class SharedLedger(LocalLedger):
         self._away = False
         self._broken: Exception | None = None
         self._new_facts: dict[str, str] = {}
+        self._evenly = Evenly()
 
     def attend(self, crowd: Crowd) -> None:
         """Fetch for these."""
@@ -158,7 +160,7 @@ class SharedLedger(LocalLedger):
             if isinstance(answer, Hold):
                 self._count(self._spent, cost)
             return answer
-        ready = self._ready_at(cost)
+        ready = max(self._ready_at(cost), self._evenly.next_at)
         if now < ready:
             return ready
         self._count(self._purse, cost, -1)
@@ -166,6 +168,7 @@ class SharedLedger(LocalLedger):
             self._count(self._sent.used, cost)
         self._count(self._recent, cost)
         self._taken_at = now
+        self._evenly.sent(now)
         if self._recent.get("requests", 0) >= _AHEAD and self._is_low():
             self._caller.call_by(now)
         return self.quota.take(cost, now)
@@ -268,13 +271,7 @@ class SharedLedger(LocalLedger):
             facts=list(self._new_facts.items()),
         )
         self._wanted = {}
-        return Sent(
-            ask,
-            self._mirror.marks(now),
-            dict(self._give),
-            dict(self._spent),
-            boot + lasts,
-        )
+        return Sent(ask, self._mirror.marks(now), dict(self._give), dict(self._spent), boot + lasts)
 
     def _appetite(self, unit: str, costs: list[Cost], now: float) -> float:
         """Return how much of a unit would be sent before long, with what is held: a fraction of a second's worth."""
@@ -336,6 +333,9 @@ class SharedLedger(LocalLedger):
             self._caller.not_before = -inf
             if any(self._purse.values()):
                 self._caller.call_by(now + _LEASE)
+        _, foremost = self._crowd.foremost(1)
+        until = max(self._caller.not_before - now, _PERIOD)
+        self._evenly.spread(self._mirror.buckets, self._purse, foremost[0] if short and foremost else {}, until)
         if any(self._give.values()) or any(self._spent.values()):
             self._caller.call_by(now + _NEWS)
 

@@ -9,6 +9,8 @@ import msgspec
 from ratelimit.admission.shared.store import LimitKnown
 from ratelimit.limits.bucket import MINUTE
 
+AHEAD = 200_000  # microseconds of an even lane's rate that are leased before they have come back
+
 
 class Limit(LimitKnown, kw_only=True):
     """One bucket, as in `limits/bucket.py`."""
@@ -31,8 +33,8 @@ class Limit(LimitKnown, kw_only=True):
 
     @property
     def capacity(self) -> float:
-        """What may be taken at once."""
-        return min(self.burst, self.ceiling) if self.burst >= 0 else self.ceiling
+        """What may be leased at once: of a lane that saves nothing up, what it sends evenly until the next lease."""
+        return min(self.burst + AHEAD / self.interval, self.ceiling) if self.burst >= 0 else self.ceiling
 
     def take(self, amount: float, now: float) -> None:
         """Take `amount`, into debt if need be; below zero is given back, as far as a full bucket can hold it."""
