@@ -1,8 +1,8 @@
 """Runs the blocks of a document, in their order, as a reader would: in one directory, against one mock.
 
 Python is executed, in one namespace for the page; a function whose parameters are things a reader has at hand (a
-client, a scheduler, some bodies) is called, too. Console lines run in a shell and must succeed. Left out are lines that
-install, or make, or start a server that the suite has running already; the flags of `ratelimit mock` are still checked.
+client, a scheduler, some bodies) is called, too. Console lines run in a shell and must succeed, and print what the page
+shows below them, if it shows anything. Left out are lines that install, or make, or start a server that the suite has running already; the flags of `ratelimit mock` are still checked.
 """
 
 from __future__ import annotations
@@ -46,6 +46,18 @@ def foreign(source: str) -> set[str]:
     return set(_FOREIGN.findall(source))
 
 
+def agrees(shown: str, printed: str) -> bool:
+    """Return whether a command has printed what a page shows.
+
+    `...` stands for what differs from time to time within a line, and, where it has a line to itself, for any lines.
+    """
+    lines = (
+        "(?:.*\n)*" if line == "..." else re.escape(line).replace(r"\.\.\.", ".+") + r"[ ]*\n"
+        for line in shown.splitlines()
+    )
+    return re.fullmatch("".join(lines), printed) is not None
+
+
 class Reader:
     """Somebody who does what a page says, and has these libraries besides."""
 
@@ -61,12 +73,12 @@ class Reader:
         for number, (language, text) in enumerate(blocks(page)):
             where = f"{page.name}, block {number}"
             if language == "console":
-                for line in re.findall(r"^\$ (.*)$", text, re.MULTILINE):
-                    self._console(line, where)
+                for line, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+                    self._console(line, shown, where)
             elif foreign(text) <= self.libraries:
                 self._python(text, where)
 
-    def _console(self, line: str, where: str) -> None:
+    def _console(self, line: str, shown: str, where: str) -> None:
         if line.startswith("ratelimit mock"):
             arguments = shlex.split(line.removesuffix("&"), comments=True)[2:]
             mock_command.make_context("mock", arguments, parent=click.Context(click.Group("ratelimit")))
@@ -80,9 +92,17 @@ class Reader:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         command = ["bash", "-ec", line.replace(_USUAL, self.mock.root_url)]
         done = subprocess.run(
-            command, cwd=self.place, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+            command,
+            cwd=self.place,
+            env={**os.environ, "PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
-        assert done.returncode == 0, f"{where}: {line}\n{done.stdout}{done.stderr}"
+        printed = done.stdout.replace(self.mock.root_url, _USUAL)
+        assert done.returncode == 0, f"{where}: {line}\n{printed}"
+        assert not shown or agrees(shown, printed), f"{where}: {line}\nshown:\n{shown}\nprinted:\n{printed}"
         self.ran += 1
 
     def _python(self, source: str, where: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from ratelimit.cli import limits, plan, run, status, top
 
@@ -35,6 +37,22 @@ def test_plan_for_one_tier_and_for_all(requests: str) -> None:
     for words in ((), ("--all-tiers",), ("--deadline", "6h"), ("--json",)):
         code, text = said(plan.command, requests, *words)
         assert (code, "20" in text) == (0, True)
+
+
+def test_a_plan_is_read_on_a_narrow_terminal_too() -> None:
+    titles = ("Tier", "Model", "Time", "Limited by", "Cost", "By Batch API")
+    row = ("tier-1", "gpt-4o-mini", "1 min 02 s", "RPM", "$0.0914 (0.0012 to 0.0931)", "$0.0457, 1 batch in 1 round")
+    shown = []
+    for width in (40, 200):
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, highlight=False)
+        with console.capture() as captured:
+            plan.show(titles, [row], console)
+        shown.append(captured.get())
+    assert shown[0] == (
+        "tier-1 gpt-4o-mini\n  time 1 min 02 s, limited by RPM, cost\n  $0.0914 (0.0012 to 0.0931), by batch\n"
+        "  API $0.0457, 1 batch in 1 round\n"
+    )
+    assert [line.split() for line in shown[1].splitlines()] == [" ".join(titles).split(), " ".join(row).split()]
 
 
 def test_plan_of_rows_in_a_template(requests: str) -> None:

@@ -110,10 +110,24 @@ def test_a_reader_has_few_names_to_learn() -> None:
 async def test_a_page_that_stumbles_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     async with MockServer(tier="tier-1") as mock:
-        for wrong in ("console\n$ ratelimit limitz", "python\n1 / 0", "console\n$ ratelimit mock --prot 8000"):
+        lie = "console\n$ ratelimit --version\nratelimit 99"
+        for wrong in (lie, "console\n$ ratelimit limitz", "python\n1 / 0", "console\n$ ratelimit mock --prot 8000"):
             page.write_text(f"```{wrong}\n```\n", encoding="utf-8")
             with pytest.raises((AssertionError, ZeroDivisionError, click.NoSuchOption)):
                 await asyncio.to_thread(documents.Reader(tmp_path, mock).read, page)
+
+
+def test_what_a_page_shows_is_what_was_printed() -> None:
+    printed = "answered 60 in 3.0 s (1,217 a minute)\ntokens   830 in\nsent     60 requests\n"
+    for shown in ("answered 60 in ... s (... a minute)\n...\n", "...\nsent     60 requests\n", printed, "...\n"):
+        assert documents.agrees(shown, printed)
+    for shown in (
+        "answered 60 in ... s\n...\n",
+        "answered 61 in ...\n...\n",
+        "answered 60 ...\n",
+        "...\ntokens   830 in\n",
+    ):
+        assert not documents.agrees(shown, printed)
 
 
 def test_the_readme_begins_with_what_matters() -> None:

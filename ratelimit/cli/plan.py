@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,20 @@ from typing import Any
 import click
 import msgspec
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as Grid
 
 from ratelimit.cli.inputs import Duration, source, templated
 from ratelimit.compose import make_table
 from ratelimit.errors import RateLimitError, printable
-from ratelimit.jobs.plan import LanePlan, TierPlan, plan
+from ratelimit.jobs.plan import Cost, LanePlan, TierPlan, plan
 from ratelimit.jobs.summary import duration
 from ratelimit.jobs.survey import Survey, survey
 from ratelimit.limits.tiers import TIERS, Table, TierLimits
 from ratelimit.settings import load_settings
 
 _SHOWN = 20
+_WORDS = ("Tier", "Model", "Limited by")  # columns of words stand left
 
 
 @click.command("plan")
@@ -105,13 +108,8 @@ def _show(found: Survey, plans: list[TierPlan]) -> None:
     if found.duplicates:
         has, it = ("line has", "it") if found.duplicates == 1 else ("lines have", "them")
         click.echo(f"{found.duplicates:,} {has} an id that stands before {it}; `ratelimit run` will name {it}")
-    grid = Grid(box=None, pad_edge=False)
-    for title in ("Tier", "Model", "Requests", "Tokens in", "Time", "Limited by", "Cost", "By Batch API"):
-        grid.add_column(title, justify="left" if title in {"Tier", "Model", "Limited by"} else "right", no_wrap=True)
-    for each in plans:
-        for lane in each.lanes:
-            grid.add_row(each.tier, *_cells(lane))
-    Console(highlight=False, width=None if Console().is_terminal else 160).print(grid)
+    titles = ("Tier", "Model", "Requests", "Tokens in", "Time", "Limited by", "Cost", "By Batch API")
+    show(titles, [(each.tier, *_cells(lane)) for each in plans for lane in each.lanes], _console())
     for lane in {lane.model: lane for each in plans for lane in each.lanes if lane.oversize}.values():
         click.echo(
             f"{lane.oversize:,} requests to {lane.model} are larger than its tokens per minute and can never pass"
@@ -122,32 +120,64 @@ def _show_mixtures(plans: list[TierPlan]) -> None:
     found = [(each.tier, lane, mixture) for each in plans for lane in each.lanes for mixture in lane.mixtures]
     if not found:
         return
-    grid = Grid(box=None, pad_edge=False)
-    for title in ("Tier", "Model", "If a full queue takes", "By batch", "Live", "Done after", "Cost", "Saved"):
-        grid.add_column(title, justify="left" if title in {"Tier", "Model"} else "right", no_wrap=True)
-    for tier, lane, mixture in found:
-        grid.add_row(
+    titles = ("Tier", "Model", "If a full queue takes", "By batch", "Live", "Done after", "Cost", "Saved")
+    rows = [
+        (
             tier,
             lane.model,
             duration(mixture.batch_seconds),
             f"{mixture.batched:,}",
             f"{mixture.live:,}",
             duration(mixture.seconds),
-            "no price" if mixture.cost is None else f"${mixture.cost:,.2f}",
-            "" if mixture.saved is None else f"${mixture.saved:,.2f}",
+            "no price" if mixture.cost is None else f"${_money(mixture.cost)}",
+            "" if mixture.saved is None else f"${_money(mixture.saved)}",
         )
+        for tier, lane, mixture in found
+    ]
     click.echo("with --via auto:")
-    Console(highlight=False, width=None if Console().is_terminal else 160).print(grid)
+    show(titles, rows, _console())
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if Console().is_terminal else 160)
+
+
+def show(titles: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    """Print a table; where it is wider than the terminal, a paragraph for each row."""
+    grid = Grid(box=None, pad_edge=False)
+    for title in titles:
+        grid.add_column(title, justify="left" if title in _WORDS else "right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    if Measurement.get(console, console.options.update(max_width=1000), grid).maximum <= console.width:
+        console.print(grid)
+        return
+    for tier, model, *cells in rows:
+        facts = ", ".join(
+            f"{title.lower().replace('api', 'API')} {cell}"
+            for title, cell in zip(titles[2:], cells, strict=True)
+            if cell
+        )
+        console.print(f"{tier} {model}", style="bold")
+        console.print(click.wrap_text(facts, console.width, "  ", "  "), soft_wrap=True)
+
+
+def _money(dollars: float) -> str:
+    return f"{dollars:,.2f}" if dollars >= 1 or not dollars else f"{dollars:,.4f}"
+
+
+def _range(cost: Cost) -> str:
+    return f"${_money(cost.expected)} ({_money(cost.least)} to {_money(cost.most)})"
 
 
 def _cells(lane: LanePlan) -> tuple[str, ...]:
-    cost = f"${lane.cost.expected:,.2f} ({lane.cost.least:,.2f} to {lane.cost.most:,.2f})" if lane.cost else "no price"
+    cost = _range(lane.cost) if lane.cost else "no price"
     if lane.unusable:
         return lane.model, f"{lane.requests:,}", f"{lane.input_tokens:,}", "cannot be used", "", "", ""
     batches = lane.batches
     by_batch = ""
     if batches:
-        price = "" if batches.cost is None else f"${batches.cost:,.2f}, "
+        price = "" if batches.cost is None else f"${_money(batches.cost)}, "
         rounds = "" if batches.rounds is None else f" in {batches.rounds:,} round{'s' * (batches.rounds != 1)}"
         by_batch = f"{price}{batches.files:,} batch{'es' * (batches.files != 1)}{rounds}"
     return (

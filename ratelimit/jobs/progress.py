@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table as Grid
 from rich.text import Text
@@ -70,27 +71,30 @@ def panel(run: Standing) -> Panel:
     """Return how a run stands as a panel."""
     if not run.begun:
         return _framed("checking the input", Text(f"{run.looked_at:,} lines"))
-    going = _facts(
+    going = _Facts(
         f"{run.done:,}{f' of {run.total:,}' if run.total else ''} answered",
         Text(f"{run.failed:,} failed", style="red" if run.failed else "dim"),
         "" if run.left is None else f"{run.left:,} left",
         f"{run.rate * 60:,.0f} a minute",
         Text(f"{duration(run.to_go)} to go" if run.to_go else "", style="bold"),
     )
-    sending = _facts(
+    sending = _Facts(
         f"{run.in_flight:,} in flight",
         f"{run.retried:,} sent again",
         Text(f"{run.refused:,} refused by a limit", style="yellow" if run.refused else "dim"),
     )
-    spending = _facts(
+    spending = _Facts(
         f"{run.input_tokens:,} tokens in, {run.output_tokens:,} out",
-        f"${run.cost:,.4f} so far" + (f", about ${run.projected:,.4f} in all" if run.projected else ""),
+        f"${run.cost:,.4f} so far",
+        f"about ${run.projected:,.4f} in all" if run.projected else "",
     )
     parts: list[RenderableType] = [going, "", _limits(run.lanes), "", sending, spending]
     if run.beside:
         parts.append(Text(run.beside))
     if run.part is not None:
-        parts.insert(0, Text.assemble(_bar(run.part, 60, "green"), f" {run.part:4.0%}"))
+        whole = Grid.grid(padding=(0, 1, 0, 0))
+        whole.add_row(_Bar(run.part, 60, "green"), Text(f"{run.part:4.0%}"))
+        parts.insert(0, whole)
     return _framed(run.limited_by, *parts, style="yellow" if run.down else "none")
 
 
@@ -98,18 +102,42 @@ def _framed(title: str, *parts: RenderableType, style: str = "none") -> Panel:
     return Panel(Group(*parts), title=title, title_align="left", border_style=style, padding=(0, 1))
 
 
-def _facts(*facts: str | Text) -> Text:
-    return Text("  ").join(Text(fact) if isinstance(fact, str) else fact for fact in facts if fact)
+class _Facts:
+    """Facts side by side, as many to a line as it holds; none is broken."""
+
+    def __init__(self, *facts: str | Text) -> None:
+        self._facts = [Text(fact) if isinstance(fact, str) else fact for fact in facts if fact]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [Text()]
+        for fact in self._facts:
+            if lines[-1] and lines[-1].cell_len + 2 + fact.cell_len > options.max_width:
+                lines.append(Text())
+            lines[-1].append_text(Text("  ") if lines[-1] else Text()).append_text(fact)
+        yield from lines
 
 
-def _bar(part: float, width: int, style: str) -> Text:
-    """Return a bar that can be read without colours, too."""
-    full = min(max(round(part * width), 0), width)
-    return Text.assemble(("━" * full, style), ("╌" * (width - full), "dim"))
+class _Bar:
+    """A bar as long as there is room, that can be read without colours, too."""
+
+    def __init__(self, part: float, longest: int, style: str) -> None:
+        self._part = part
+        self._longest = longest
+        self._style = style
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(4, min(self._longest, options.max_width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(self._longest, options.max_width)
+        full = min(max(round(self._part * width), 0), width)
+        yield Text.assemble(("━" * full, self._style), ("╌" * (width - full), "dim"))
 
 
 def _limits(lanes: tuple[LaneStatus, ...]) -> Grid:
     grid = Grid.grid(padding=(0, 2, 0, 0))
+    for wraps in (False, False, True, False, False, True):
+        grid.add_column(no_wrap=not wraps)
     for lane in lanes:
         for number, limit in enumerate(lane.limits):
             used = min(max(limit.used_last_minute, 0.0), 1.0)
@@ -117,7 +145,7 @@ def _limits(lanes: tuple[LaneStatus, ...]) -> Grid:
             grid.add_row(
                 Text(lane.name if number == 0 else ""),
                 Text(limit.name, style="bold cyan" if binds else "dim"),
-                _bar(used, 30, "bold cyan" if binds else "cyan"),
+                _Bar(used, 30, "bold cyan" if binds else "cyan"),
                 Text(f"{used:.0%}", style="bold" if binds else "", justify="right"),
                 Text(f"of {limit.limit:,.0f}", style="dim"),
                 Text(_shared(limit), style="yellow"),

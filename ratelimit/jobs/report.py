@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import floor, log10
 from pathlib import Path
 
 from ratelimit.errors import OutputUnusable, printable
@@ -38,7 +39,8 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin: 1rem 0; }
 dt { color: var(--faint); font-size: .85rem; } dd { margin: 0; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
 svg { width: 100%; height: auto; } text { fill: var(--faint); font-size: 11px; }
-table { border-collapse: collapse; } td, th { padding: .2rem 1.2rem .2rem 0; text-align: left; }
+@media (max-width: 600px) { text { font-size: 22px; } }
+table { border-collapse: collapse; } td, th { padding: .2rem 1.2rem .2rem 0; text-align: left; vertical-align: top; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .stopped { border-left: 4px solid var(--cap); padding-left: .8rem; }
 """
@@ -88,7 +90,7 @@ def plot(points: Sequence[Point], series: list[tuple[str, list[float]]], stretch
         return "<p>Nothing was sent.</p>"
     highest = max(max(values) for _, values in series) or 1.0
     shown_cap = cap if cap and cap <= highest * 4 else 0.0
-    top = max(highest, shown_cap) * 1.1
+    top = _round(max(highest, shown_cap) * 1.05)
     across = (_WIDTH - _LEFT) / max(len(points) - 1, 1)
 
     def place(number: int, value: float) -> str:
@@ -138,6 +140,12 @@ def _table(title: str, unit: str, rows: Mapping[str, float], meanings: Mapping[s
         for name, count in sorted(rows.items(), key=lambda row: -row[1])
     )
     return f"<h2>{title}</h2><table><tr><th></th><th>{unit}</th><th></th></tr>{body}</table>"
+
+
+def _round(value: float) -> float:
+    """Return the next number up of few digits, as its half has, too."""
+    size = 10.0 ** floor(log10(value))
+    return next(step * size for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * size >= value)
 
 
 def _short(value: float) -> str:

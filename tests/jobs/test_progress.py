@@ -28,7 +28,8 @@ from ratelimit.wire.messages import Reply
 class Look(Watcher):
     """Takes the panel as a terminal would show it, once."""
 
-    def __init__(self, after: float) -> None:
+    def __init__(self, after: float, width: int = 110) -> None:
+        self.width = width
         self.after = after
         self.shown = ""
         self.tally: Tally
@@ -36,7 +37,7 @@ class Look(Watcher):
     async def watch(self, run: Watched, client: Sending) -> None:
         await asyncio.sleep(self.after)
         self.tally = copy.deepcopy(run.tally)
-        console = Console(file=io.StringIO(), width=110, force_terminal=True, color_system=None)
+        console = Console(file=io.StringIO(), width=self.width, force_terminal=True, color_system=None)
         with console.capture() as captured:
             console.print(panel(look(run, client)))
         self.shown = captured.get()
@@ -72,6 +73,20 @@ async def test_a_panel_for_a_terminal(place: Place) -> None:
     assert re.search(r"gpt-4o-mini +RPM +━", text)
     assert re.search(r"100%  of 60", text)
     assert all(len(line) == 110 for line in lines)
+
+
+async def test_a_panel_for_a_narrow_terminal(place: Place) -> None:
+    place.write(batch_line(f"row-{number}") for number in range(90))
+    look = Look(20, width=50)
+    async with MockServer(tier="tier-1", echo=True, rpm=60) as mock:
+        await place.run(mock, watcher=look, rpm=60)
+    lines = [line.strip("│ ") for line in look.shown.splitlines()]
+    assert all(len(line) == 50 for line in look.shown.splitlines())
+    assert "…" not in look.shown, "bars give way, and nothing that is read"
+    assert re.fullmatch("━+╌+ +8[0-9]%", lines[1])
+    assert [line for line in lines if "a minute" in line] == [lines[3]], "a fact stands on one line"
+    (limit,) = (line for line in lines if line.startswith("gpt-4o-mini"))
+    assert re.fullmatch(r"gpt-4o-mini  RPM  ━+  100%  of 60", limit)
 
 
 async def test_a_terminal_is_left_as_it_was(place: Place) -> None:
