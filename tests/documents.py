@@ -2,7 +2,8 @@
 
 Python is executed, in one namespace for the page; a function whose parameters are things a reader has at hand (a
 client, a scheduler, some bodies) is called, too. Console lines run in a shell and must succeed, and print what the page
-shows below them, if it shows anything. Left out are lines that install, or make, or start a server that the suite has running already; the flags of `ratelimit mock` are still checked.
+shows below them, if it shows anything. Left out are lines that install, or make, or start a server that the suite has
+running already; the flags of `ratelimit mock` are still checked.
 """
 
 from __future__ import annotations
