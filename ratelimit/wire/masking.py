@@ -30,7 +30,7 @@ class Mask:
 
     def rows(self, headers: Any) -> Mapping[str, str]:
         """Return headers without the key, whose names are still of any case."""
-        if not self._key or not any(self._key in value for value in headers.values()):
+        if not self._key or self._key not in "\n".join(headers.values()):
             return headers  # type: ignore[no-any-return]  # the library's own mapping, as it came
         masked = headers.copy()
         masked.update({name: self.text(value) for name, value in headers.items()})

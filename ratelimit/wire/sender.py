@@ -278,9 +278,10 @@ class Sender:
         """Draw the consequences of a verdict; raises unless it is "done"."""
         if verdict.kind == "done":
             self.count.succeeded += 1
-            if usage := verdict.usage:
-                self.count.input_tokens += usage.input
-                self.count.output_tokens += usage.output
+            count, usage = self.count, verdict.usage
+            if usage:
+                count.input_tokens += usage.input
+                count.output_tokens += usage.output
             lane = turn.lane
             self._note_answer(lane, succeeded=True)
             congestion = self._congestion.get(lane.name)
