@@ -451,3 +451,24 @@ def test_flattening_forgets_whom_it_suspected() -> None:
     assert rival.pressure.look(rival.quota, 7.0) == []
     assert rival.bucket.capacity == 0.2
     assert math.isinf(rival.pressure.cooled_at)
+
+
+@pytest.mark.parametrize(
+    ("used", "wait", "counts_windows"),
+    [
+        (3, 19.9, False),
+        (3, 20.0, False),  # as long as the one asked for takes to come back, from a bucket that is empty
+        (3, 20.1, True),
+        (4, 40.0, False),  # one is owed
+        (4, 40.1, True),
+    ],
+)
+def test_no_bucket_keeps_anybody_longer_than_what_was_asked_for_takes_to_come_back(
+    used: float, wait: float, counts_windows: bool
+) -> None:
+    lane = Lane(Limit("requests", 3, MINUTE))
+    for at in (100, 101, 121):
+        lane.send(at, {"requests": 1})
+    refusal = Refusal("reached", "requests", MINUTE, 3, used, 1, wait, "m")
+    lane.refused(lane.send(141, {"requests": 1}), Observed(refusal=refusal), 141.0)
+    assert lane.pressure().even is counts_windows

@@ -221,11 +221,17 @@ def _claims_room(observed: Observed, reading: Reading | None, bucket: Bucket, co
 
 
 def _is_linear(observed: Observed, reading: Reading | None, bucket: Bucket) -> bool:
-    """Whether the server's numbers are those of a bucket that refills continuously."""
+    """Whether the server's numbers are those of a bucket that refills continuously.
+
+    Its counters are whole, so the wait may differ by what one takes to come back; but however empty, no such bucket
+    keeps anybody longer than what was asked takes to come back, and where more was used than there is, what is owed.
+    """
     refusal = observed.refusal
     if refusal and refusal.wait is not None and refusal.used is not None and refusal.limit > 0:
-        expected = (refusal.used + refusal.requested - refusal.limit) * bucket.limit.window / refusal.limit
-        return abs(refusal.wait - expected) <= bucket.limit.window / refusal.limit + 0.001
+        one = bucket.limit.window / refusal.limit
+        excess = refusal.used + refusal.requested - refusal.limit
+        most = max(excess, refusal.requested) * one
+        return abs(refusal.wait - excess * one) <= one + 0.001 and refusal.wait <= most + 0.001
     return reading is not None and reading.is_linear(bucket.limit.window) is True
 
 
