@@ -282,6 +282,7 @@ class _Translated:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and not isinstance(error, RateLimitError | RuntimeError):
+            error.with_traceback(None)  # its frames hold the headers, and some crash reports show what frames hold
             raise _translation(self._host, error, self._mask.text(_words(error))) from None
 
 

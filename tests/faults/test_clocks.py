@@ -21,6 +21,7 @@ from ratelimit.testing.mock import MockServer
 DAILY, MORE, LATER = 100, 2, 5  # what a day allows, and how many more there are to send, then and an hour later
 EACH = 86_400 / DAILY  # seconds for one of a day's limit to come back
 BACK, FORWARD = -3_600.0, 86_400.0
+NAP = 7_200  # seconds
 
 
 def tiers(path: Path, **limits: int) -> Path:
@@ -75,6 +76,36 @@ async def test_a_wall_clock_that_is_set_brings_no_day_nearer(
         assert noted[-1]["at"] == pytest.approx(wall.time(), abs=1)
     expected = {f"row-{n}": f"what is row-{n}?" for n in range(DAILY + MORE + LATER)}
     check(place.output, expected, exit_code=again.exit_code)
+
+
+@pytest.mark.parametrize("shared", ["off", "file"])
+async def test_a_laptop_that_sleeps_makes_no_burst_and_its_day_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, shared: str
+) -> None:
+    """For two hours the loop's clock stands still, and that of the boot, the wall and the service go on."""
+    loop, wall = asyncio.get_running_loop(), Wall(0)
+    asleep = 0.0
+
+    class Sleep(Watcher):
+        async def watch(self, runner: Any, client: Client) -> None:
+            nonlocal asleep
+            while runner.tally.answers < DAILY:  # noqa: ASYNC110 - nothing tells of answers but the count
+                await asyncio.sleep(0.1)
+            asleep = NAP
+
+    monkeypatch.setattr(time, "time", lambda: wall.time() + asleep)
+    monkeypatch.setattr(sharing, "microseconds", lambda: round((wall.time() + asleep) * 1_000_000))
+    monkeypatch.setattr(sharing, "boottime", lambda: loop.time() + asleep)
+    settings: dict[str, Any] = {"tiers_file": tiers(place.path / "tiers.toml", rpm=60, rpd=DAILY), "shared": shared}
+    rows = DAILY + NAP // round(EACH) + MORE
+    place.write(batch_line(f"row-{n}") for n in range(rows))
+    async with MockServer(tier="tier-1", echo=True, latency="0.2", rpm=60, rpd=DAILY) as server:
+        monkeypatch.setattr(server.service, "_clock", lambda: loop.time() + asleep)
+        summary = await place.run(server, watcher=Sleep(), **settings)
+        assert server.stats.refused.total() == 0
+    check(place.output, {f"row-{n}": f"what is row-{n}?" for n in range(rows)}, exit_code=summary.exit_code)
+    # What came back in those two hours is used at once where the clock of the boot counts, or as the replies tell.
+    assert summary.seconds <= DAILY + (MORE + 1) * EACH + NAP // round(EACH) + 60
 
 
 def test_a_program_that_is_stopped_and_goes_on_makes_no_burst(tmp_path: Path) -> None:

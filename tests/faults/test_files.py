@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from killing import RATELIMIT, environment, mock, write_requests
 
 from ratelimit.errors import AlreadyRunning, OutputFailed
 from ratelimit.jobs import lines
+from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Watcher
 from ratelimit.jobs.journal import Journal
 from ratelimit.testing.mock import MockServer
@@ -66,6 +68,56 @@ def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
         again = subprocess.run(command, env=environment(url), capture_output=True, text=True, check=False)
     check(output, expected, exit_code=again.returncode, log=log, paid_twice=8, printed=[full.stderr, again.stderr])
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"), [(errno.EDQUOT, 0), (errno.EDQUOT, 30), (errno.EROFS, 0), (errno.EIO, 0), (errno.ENOSPC, 30)]
+)
+async def test_a_quota_that_is_exceeded_and_a_disk_that_turns_read_only(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int, kept: int
+) -> None:
+    """From the hundredth write on none succeeds, and of that one so many bytes do; until somebody has seen to it."""
+    place.write(batch_line(f"row-{n}") for n in range(ROWS))
+    whole, written = os.write, 0
+
+    def write(descriptor: int, data: bytes) -> int:
+        nonlocal written
+        written += 1
+        if written < 100:
+            return whole(descriptor, data)
+        if written == 100 and kept:
+            return whole(descriptor, data[:kept])
+        raise OSError(number, os.strerror(number))
+
+    log = place.path / "served.jsonl"
+    async with MockServer(tier="tier-1", echo=True, latency="0.1", log=log) as server:
+        with monkeypatch.context() as disk:
+            disk.setattr(lines.os, "write", write)
+            summary = await place.run(server, Options(concurrency=8))
+        why = "no space left" if kept else os.strerror(number)
+        assert summary.stopped in {
+            f"writing {place.path / name} failed: {why}; make room or choose another place, then run again: "
+            "every line that was written is whole"
+            for name in ("results.jsonl", "results.journal.jsonl")
+        }
+        left = check(place.output, EXPECTED, exit_code=summary.exit_code)
+        assert (summary.exit_code, left.failures) == (3, {})
+        assert 0 < len(left.answers) < ROWS
+        again = await place.run(server)
+    check(place.output, EXPECTED, exit_code=again.exit_code, log=log, paid_twice=8)
+
+
+def test_a_disk_that_can_only_be_read_is_said_so_and_nothing_is_sent(small_disk: Path, tmp_path: Path) -> None:
+    write_requests(tmp_path / "requests.jsonl", 3)
+    output, log = small_disk / "results.jsonl", tmp_path / "served.jsonl"
+    command = [*RATELIMIT, "run", str(tmp_path / "requests.jsonl"), "-o", str(output), "--quiet"]
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with mock("--tier", "tier-5", "--log", str(log)) as url:
+        done = subprocess.run(command, env=environment(url), capture_output=True, text=True, check=False)
+    journal = small_disk / "results.journal.jsonl"
+    said = f"ratelimit: cannot use {journal}: Read-only file system; choose another output\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    assert log.read_bytes() == b""
 
 
 @pytest.mark.parametrize(

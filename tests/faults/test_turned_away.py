@@ -14,6 +14,20 @@ from ratelimit.testing.mock import MockServer
 from ratelimit.testing.mock.faults import PROBLEMS
 from ratelimit.testing.mock.refusals import Problem
 
+
+async def test_a_project_limit_that_is_lowered_in_mid_run_is_followed(place: Place) -> None:
+    """From 200 a minute to 60: what was under way is refused, and nothing after that; no row fails."""
+    place.write(batch_line(f"row-{n}") for n in range(300))
+    async with MockServer(tier="tier-1", echo=True, latency="0.5", rpm=200, tpm=200_000) as server:
+        server.fault("limits:from=240,rpm=60")
+        summary = await place.run(server, rpm=200)
+        assert server.stats.refused.total() <= 10
+        timeline = server.stats.timeline()
+    check(place.output, {f"row-{n}": f"what is row-{n}?" for n in range(300)}, exit_code=summary.exit_code)
+    lowered = next(each["second"] for each in timeline if sum(e["arrived"] for e in timeline[: each["second"]]) >= 250)
+    assert sum(each["admitted"] for each in timeline if each["second"] >= lowered + 5) <= summary.seconds - lowered + 5
+
+
 GONE = "The model `gpt-4o-mini` has been deprecated"
 
 
