@@ -11,7 +11,7 @@ from hypothesis import settings
 from ratelimit.testing.clock import VirtualClockLoop
 
 # The long form of what is generated: pytest --hypothesis-profile=soak, with the tests it is to be long for.
-settings.register_profile("soak", max_examples=10_000, deadline=None)
+settings.register_profile("soak", max_examples=6_000, deadline=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

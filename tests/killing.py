@@ -28,6 +28,8 @@ DOUBT = re.compile(
     r"^([\d,]+) requests? w(?:as|ere) in flight when the last run ended; they may have been billed", re.MULTILINE
 )
 
+_LAST = 120.0  # seconds; more than what is left takes, when nothing is killed any more
+
 
 @dataclass
 class Outcome:
@@ -118,7 +120,7 @@ def kill_over_and_over(
             last = outcome.kills == kills or time.monotonic() - began > minutes * 60
             run = subprocess.Popen([*command, "--no-progress"], env=environment(url), stderr=subprocess.PIPE, text=True)
             if last:
-                _, said = run.communicate()
+                _, said = run.communicate(timeout=_LAST)
                 assert run.returncode == 0, said
             else:
                 # Only a run that has begun to send can lose anything; from then on any moment is as good.
@@ -165,8 +167,10 @@ def kill_batches_over_and_over(place: Path, *, rows: int, kills: int, seed: int,
         while True:
             last = outcome.kills == kills or time.monotonic() - began > minutes * 60
             run = subprocess.Popen([*command, "--tiers-file", str(table)], env=environment(url))
+            if last:
+                run.wait(_LAST)
             with suppress(subprocess.TimeoutExpired):
-                run.wait(None if last else chance.uniform(0.3, 4.0))
+                run.wait(chance.uniform(0.3, 4.0))
             if run.poll() is not None:
                 assert run.returncode == 0
                 break
@@ -179,6 +183,52 @@ def kill_batches_over_and_over(place: Path, *, rows: int, kills: int, seed: int,
     outcome.wrong = sum(expected.get(identifier) != answer for identifier, answer in found)
     outcome.wrong += len(expected) - len({identifier for identifier, _ in found})
     outcome.sent_twice = outcome.served_twice = outcome.sent - rows
+    outcome.seconds = round(time.monotonic() - began, 1)
+    return outcome
+
+
+def kill_three_over_and_over(place: Path, *, rows: int, kills: int, seed: int, minutes: float = inf) -> Outcome:
+    """Do the same to three jobs that share one key and one lane; each has files of its own."""
+    began, chance, outcome = time.monotonic(), random.Random(seed), Outcome(3 * rows)
+    log, names = place / "served.jsonl", ("one", "two", "three")
+    expected, running = {}, dict[str, subprocess.Popen[bytes]]()
+    for name in names:
+        (place / name).mkdir()
+        expected[name] = write_requests(place / name / "requests.jsonl", rows, user=name)
+    with mock("--tier", "tier-5", "--latency", "0.02-0.2", "--log", str(log)) as url:
+        settings = environment(url) | {"XDG_STATE_HOME": str(place / "state"), "RATELIMIT_SHARED": "file"}
+
+        def start(name: str) -> None:
+            files = [str(place / name / "requests.jsonl"), "-o", str(place / name / "results.jsonl"), "--quiet"]
+            command = [*RATELIMIT, "run", *files, "--tier", "tier-5", "--concurrency", "16"]
+            running[name] = subprocess.Popen(command, env=settings)
+
+        for name in names:
+            start(name)
+        while outcome.kills < kills and time.monotonic() - began < minutes * 60:
+            time.sleep(chance.uniform(0.1, 0.9))
+            name = chance.choice(names)
+            if running[name].poll() is None:
+                running[name].kill()
+                running[name].wait()
+                known = {identifier for identifier, _ in answers_in(place / name / "results.jsonl")}
+                outcome.in_flight_at_kills += len(in_doubt(place / name / "results.journal.jsonl", known))
+                outcome.kills += 1
+                start(name)
+            elif all(each.poll() is not None for each in running.values()):
+                break
+        for each in running.values():
+            assert each.wait(_LAST) == 0
+        refused = statistics(url)["refused"]
+        outcome.unreported = [f"refused by {limit}: {count}" for limit, count in refused.items()]
+    for name in names:
+        found = answers_in(place / name / "results.jsonl")
+        outcome.answered += len(found)
+        outcome.wrong += sum(expected[name].get(identifier) != answer for identifier, answer in found)
+        outcome.wrong += rows - len({identifier for identifier, _ in found})
+    outcome.sent = len(records(log))
+    outcome.served_twice = sum(record["status"] == 200 for record in records(log)) - outcome.rows
+    outcome.sent_twice = outcome.sent - outcome.rows
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
 

@@ -87,7 +87,7 @@ async def test_a_laptop_that_sleeps_makes_no_burst_and_its_day_goes_on(
     asleep = 0.0
 
     class Sleep(Watcher):
-        async def watch(self, runner: Any, client: Client) -> None:
+        async def watch(self, runner: Any, client: Any) -> None:
             nonlocal asleep
             while runner.tally.answers < DAILY:  # noqa: ASYNC110 - nothing tells of answers but the count
                 await asyncio.sleep(0.1)

@@ -92,7 +92,7 @@ async def test_a_quota_that_is_exceeded_and_a_disk_that_turns_read_only(
     log = place.path / "served.jsonl"
     async with MockServer(tier="tier-1", echo=True, latency="0.1", log=log) as server:
         with monkeypatch.context() as disk:
-            disk.setattr(lines.os, "write", write)
+            disk.setattr("os.write", write)
             summary = await place.run(server, Options(concurrency=8))
         why = "no space left" if kept else os.strerror(number)
         assert summary.stopped in {

@@ -1,4 +1,4 @@
-"""Replies that break off at every byte, and one that unpacks to ten gigabytes: classified, bounded in time and memory."""
+"""Replies that break off at every byte, and one that unpacks to ten gigabytes: bounded in time and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key is in the request and nowhere else: all that a run writes and prints, whole, failed or crashed, is searched."""
+"""The key is in the request and nowhere else: all that runs write and print, whole, failed or crashed, is searched."""
 
 from __future__ import annotations
 

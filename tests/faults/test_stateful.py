@@ -1,8 +1,8 @@
 """Requests, faults, lies, cancels, pauses and restarts in any order, against the mock in virtual time.
 
-A scenario is a list of steps, and shrinks to the fewest that still break something. Whatever happens: nothing is sent
-that a limit refuses, but where the service has lied about it; each request ends as an answer, an error of ours or a
-cancel; nobody holds anything at the end; and once the service answers, whatever is left is answered.
+A scenario is a list of steps, and shrinks to the fewest that still break something. Whatever happens: no limit refuses,
+but twice at most where the service has lied; each request ends as an answer, an error of ours or a cancel; nobody holds
+anything at the end; and once the service answers, whatever is left is answered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Self
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wire_rig import ask
 
@@ -42,7 +42,7 @@ class World:
         self.tasks: list[asyncio.Task[Reply]] = []
         self.cancelled: set[asyncio.Task[Reply]] = set()
         self.granted = self.settled = 0
-        self.lied = False
+        self.lies = 0  # replies whose headers are not so, or not there
 
     async def __aenter__(self) -> Self:
         await self._start({}, 0.0)
@@ -77,7 +77,8 @@ class World:
                     chosen.cancel()
                     self.cancelled.add(chosen)
             case ("fault", spec, times):
-                self.lied |= spec.startswith(("headers", "no_headers", "storm"))
+                if spec.startswith(("headers", "no_headers", "storm")):
+                    self.lies += times
                 self.mock.fault(f"{spec}{',' if ':' in spec else ':'}times={times}")
             case ("pause", seconds):
                 await asyncio.sleep(seconds)
@@ -123,13 +124,15 @@ class World:
 
 
 async def play(steps: Sequence[Step]) -> None:
-    limits = dict.fromkeys(MODELS, Limits(rpm=RPM, tpm=TPM))
+    # Of the first, headers speak of the day and not of the minute: what was spent before a restart is not told by them.
+    limits = {MODELS[0]: Limits(rpm=RPM, tpm=TPM, rpd=10_000), MODELS[1]: Limits(rpm=RPM, tpm=TPM)}
     async with MockServer(models=limits, latency=(0.2, 3.0)) as mock, World(mock) as world:
         for step in steps:
             await world.do(step)
         await world.settle()
-        if not world.lied:
-            assert not mock.stats.refused.keys() & {"rpm", "tpm"}, mock.stats.refused
+        assert sum(mock.stats.refused[limit] for limit in ("rpm", "tpm", "rpd")) <= min(world.lies, 2), (
+            mock.stats.refused
+        )
     await asyncio.sleep(1)  # in which the loop lets go of connections that were reset
 
 
@@ -154,6 +157,10 @@ steps = st.lists(
 )
 
 
+SMALL = ("send", 90, MODELS[0], 1, 1)
+
+
+@example([SMALL, ("pause", 7.0), ("restart", 0.0), SMALL])  # what was spent is nowhere but in what the first has left
 @settings(max_examples=max(80, settings().max_examples // 10), deadline=None)
 @given(steps)
 def test_whatever_happens_nothing_is_lost_leaked_or_refused(steps: list[Step]) -> None:

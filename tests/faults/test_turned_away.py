@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from checking import CANARY, check
+from checking import CANARY, check, lines
 from jobbing import Place, ask, batch_line
 from wire_rig import Raw, reply
 
@@ -64,12 +64,16 @@ async def test_a_model_retired_in_mid_run_stops_its_rows_and_no_others(
     place.write(batch_line(f"row-{n}", ask(f"what is row-{n}?", model)) for n, model in enumerate(models))
     expected = {f"row-{n}": f"what is row-{n}?" for n in range(120)}
     monkeypatch.setitem(PROBLEMS, "invalid_key", Problem(404, GONE, "invalid_request_error", "model_not_found"))
-    async with MockServer(tier="tier-1", echo=True, latency="0.1") as server:
+    log = place.path / "served.jsonl"
+    async with MockServer(tier="tier-1", echo=True, latency="0.1", log=log) as server:
         server.fault("invalid_key:from=41,to=41")
         summary = await place.run(server, Options(concurrency=60))  # some wait for a turn, and some are not read yet
         left = check(place.output, expected, exit_code=summary.exit_code)
         (gone,) = {models[int(name.removeprefix("row-"))] for name in left.missing}
         assert {f"row-{n}" for n, model in enumerate(models) if model == gone and n >= 90} <= left.missing
+        served = lines(log)
+        told = next(each["at"] for each in served if each["status"] == 404)
+        assert {each["model"] for each in served if each["at"] > told + 0.01} == set(models) - {gone}
         assert summary.stopped == (
             f'the service does not have the model "{gone}" for this key: {GONE} Its rows are untouched; name another '
             f"model in them, or use a key that may use it, then run again"
