@@ -35,7 +35,7 @@ class Scouting:
         self._scout: Hold | None = None
         self._farthest: int | None = None  # the last that went further than any before, until it or a later one is back
         self._slow_until = 0.0
-        self.until = 0.0  # nobody leaves before
+        self.until: float = 0.0  # nobody leaves before
 
     def waits(self, now: float) -> bool:
         """Return whether everybody waits for the one ahead."""

@@ -56,7 +56,7 @@ class Flights:
         drain: float,
         stop: Callable[[RateLimitError], None],
     ) -> None:
-        self.exchange = _EXCHANGE  # seconds from a request to its reply, of late
+        self.exchange: float = _EXCHANGE  # seconds from a request to its reply, of late
         self.broken: BaseException | None = None
         self.changed: asyncio.Event = asyncio.Event()  # a row has landed, or the run is stopping
         self.gone: dict[bytes, ModelGone] = {}  # models that the service does not have, or has no longer

@@ -15,7 +15,7 @@ class Luggage:
     __slots__ = ("settings",)
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings: Settings = settings
 
     def __repr__(self) -> str:
         return "<Luggage: the settings of a worker>"

@@ -59,7 +59,7 @@ class Client:
     def __init__(self, sender: Sender, transport: Transport, *, concurrency: int) -> None:
         self.sender = sender
         self.transport = transport
-        self.concurrency = concurrency
+        self.concurrency: int = concurrency
 
     async def __aenter__(self) -> Self:
         await self.sender.gate.scheduler.check()

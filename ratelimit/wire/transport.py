@@ -119,7 +119,7 @@ class Transport:
         # Given with each request: aiohttp sends those of a session to the proxy as well.
         self._headers = {"Content-Type": "application/json", **endpoint.headers}
         self._bounds = bounds or Bounds()
-        self.room = connections
+        self.room: int = connections
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
         self._urls: dict[tuple[str, str | None], URL] = {}

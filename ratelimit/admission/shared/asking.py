@@ -60,7 +60,7 @@ class Caller:
         boottime: Callable[[], float],
         exchange: Callable[[], Awaitable[None]],
     ) -> None:
-        self.not_before = -inf  # when asking can help
+        self.not_before: float = -inf  # when asking can help
         self._store = store
         self._member = member
         self._loop = loop

@@ -38,7 +38,9 @@ class RedisStore:
     def __init__(self, url: str, clock: Callable[[], int] | None = None) -> None:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
-        self.where = f"unix://{parts.path}" if parts.scheme == "unix" else f"{parts.scheme}://{parts.hostname}{port}"
+        self.where: str = (
+            f"unix://{parts.path}" if parts.scheme == "unix" else f"{parts.scheme}://{parts.hostname}{port}"
+        )
         if redis is None:
             raise StoreUnusable(
                 self.where, "the library redis is not installed", "pip install 'ratelimit-scheduler[redis]'"
