@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,10 +15,15 @@ from ratelimit.jobs.template import Template, Templated
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+if TYPE_CHECKING:
+    _Kind = click.ParamType[Any]
+else:  # generic from click 8.4 on, and not before
+    _Kind = click.ParamType
+
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on, and not before
+class Duration(_Kind):
     """Seconds, or a number with s, min, h or d."""
 
     name = "duration"
@@ -32,7 +37,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
         return float(found[1]) * self._UNITS[found[2] or ""]
 
 
-class Part(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on, and not before
+class Part(_Kind):
     """One of so many parts, counted from 0."""
 
     name = "part"
@@ -45,7 +50,7 @@ class Part(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         return Shard(int(found[1]), int(found[2]))
 
 
-class Port(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on, and not before
+class Port(_Kind):
     """A port, which may be left out at the end of a line only: any other word would be taken for it."""
 
     name = "port"
