@@ -99,7 +99,7 @@ pages: $(VENV)/ready
 # Half an hour at most: 10, 6 and 4 minutes and what the last run of each takes to end, and some six for the rest.
 soak: $(VENV)/ready
 	$(BIN)/python tests/jobs/kill_soak.py --kills 500 --rows 12000 --minutes 10
-	$(BIN)/python tests/jobs/kill_soak.py --via batch --kills 500 --rows 6000 --minutes 6
+	$(BIN)/python tests/jobs/kill_soak.py --via batch --kills 500 --rows 4000 --minutes 6
 	$(BIN)/python tests/jobs/kill_soak.py --via shared --kills 500 --rows 4000 --minutes 4
 	$(BIN)/python -m pytest -q --hypothesis-profile=soak \
 		tests/faults/test_foreign_bytes.py tests/faults/test_stateful.py
