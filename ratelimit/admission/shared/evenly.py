@@ -20,7 +20,7 @@ class Evenly:
 
     def __init__(self) -> None:
         self._gap = 0.0
-        self.next_at = -inf
+        self.next_at: float = -inf
 
     def spread(self, buckets: Iterable[Bucket], purse: Cost, cost: Cost, seconds: float) -> None:
         """Let what is in the purse leave over so many seconds, in pieces of this cost."""
