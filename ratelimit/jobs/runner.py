@@ -76,6 +76,7 @@ class Runner:
         clock = asyncio.get_running_loop().time
         found = await self._look_through()
         self.tally.start(found, clock())
+        self.tally.live = True
         if self._stopping.is_set():
             self.tally.end(clock())
             return self.tally

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ratelimit.admission.scheduler import LaneStatus
 from ratelimit.jobs.job import Sending, Watched
+from ratelimit.jobs.tally import Tally
+from ratelimit.limits.bucket import DAY, MINUTE
+
+_WINDOWS: Final = {"RPM": MINUTE, "RPD": DAY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def look(run: Watched, client: Sending) -> Standing:
         failed=tally.failed,
         left=tally.left,
         rate=tally.rate(now),
-        to_go=tally.to_go(now),
+        to_go=_to_go(tally, client.snapshot(), now),
         retried=count.retried,
         refused=count.refused,
         input_tokens=tally.input_tokens,
@@ -95,6 +100,23 @@ def look(run: Watched, client: Sending) -> Standing:
         lanes=client.snapshot(),
         beside=run.standing(),
     )
+
+
+def _to_go(tally: Tally, lanes: Iterable[LaneStatus], now: float) -> float | None:
+    """Return in how many seconds all is done: as it went of late, but no faster than limits on requests let it go on.
+
+    At first a lane that was full goes many times faster than it can go on.
+    """
+    seconds = tally.to_go(now)
+    if seconds is None or not tally.live:
+        return seconds
+    least = (
+        (tally.left_of[lane.name] - max(limit.level, 0.0)) / (limit.limit / _WINDOWS[limit.name])
+        for lane in lanes
+        for limit in lane.limits
+        if limit.name in _WINDOWS
+    )
+    return max(seconds, *least, 0.0)
 
 
 def binding(lane: LaneStatus) -> str | None:

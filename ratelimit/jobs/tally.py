@@ -42,6 +42,7 @@ class Tally:
         self.attempts: int = 0
         self.answers: int = 0
         self.failures: Counter[str] = Counter()
+        self.live: bool = False  # nothing goes by the Batch API, so no lane is faster than its limits
         self.left_of: Counter[str] = Counter()  # by lane; empty where nobody has counted
         self._answered_of: Counter[str] = Counter()
         self.waited: dict[str, float] = defaultdict(float)  # seconds in which a lane waited, by what for

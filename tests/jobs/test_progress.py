@@ -141,6 +141,15 @@ async def test_what_comes_from_elsewhere_is_escaped(place: Place) -> None:
     assert "<td>pace</td><td class='n'>4</td><td>a full limit is opened over some seconds, not in" in text
 
 
+async def test_an_opening_burst_does_not_promise_to_go_on(place: Place) -> None:
+    place.write(batch_line(f"row-{number}") for number in range(300))
+    look = Look(5)
+    async with MockServer(tier="tier-1", echo=True, rpm=60) as mock:
+        summary = await place.run(mock, watcher=look, rpm=60)
+    (told,) = re.findall(r"([0-9]) min ([0-9]+) s to go", look.shown)
+    assert abs(int(told[0]) * 60 + int(told[1]) + 5 - summary.seconds) < 10
+
+
 def test_a_run_ends_when_its_slowest_lane_does() -> None:
     tally, lanes = Tally(load()), {"gpt-4o-mini": (300, 0.0), "gpt-4.1-mini": (110, 0.0)}
     tally.start(Findings(rows=410, lanes=lanes), 0.0)
