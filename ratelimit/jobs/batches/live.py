@@ -10,7 +10,7 @@ from functools import partial
 
 from ratelimit.errors import RateLimitError
 from ratelimit.jobs.batches.packing import Piece
-from ratelimit.jobs.batches.routes import Allowance, Work, live_seconds
+from ratelimit.jobs.batches.routes import Allowance, Work, rows_within
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.budget import Budget, Options
 from ratelimit.jobs.chores import Chores
@@ -75,8 +75,8 @@ class Live:
 
     def room(self, lane: str, row: Work) -> int:
         """Return how many rows of this size a lane takes now: few, for they are not given back."""
-        seconds = live_seconds(row, [each.flowing for each in self.allowances(lane)])
-        most = min(self._concurrency, max(int(_IN_HAND / seconds), 1) if seconds else self._concurrency)
+        takes = rows_within(_IN_HAND, row, [each.flowing for each in self.allowances(lane)])
+        most = max(int(min(takes, self._concurrency)), 1)
         self._low[lane] = most // 2
         return most - self.in_hand[lane]
 

@@ -109,3 +109,22 @@ def split(piece: Piece, room: float, sizes: Sizes) -> tuple[Piece | None, Piece]
         return None, piece
     first = Piece(piece.group, piece.rows[:taken], tokens)
     return first, Piece(piece.group, piece.rows[taken:], piece.tokens - tokens)
+
+
+def divided(piece: Piece, count: int, sizes: Sizes) -> tuple[Piece, Piece]:
+    """Return so many of the first rows, and the rest."""
+    tokens = sum(sizes.tokens[row] for row in piece.rows[:count])
+    first = Piece(piece.group, piece.rows[:count], tokens)
+    return first, Piece(piece.group, piece.rows[count:], piece.tokens - tokens)
+
+
+def joined(pieces: Sequence[Piece], most: int) -> list[Piece]:
+    """Return pieces of the same rows, where those of a group that are small are joined to so many rows at most."""
+    made: list[Piece] = []
+    for piece in sorted(pieces, key=lambda each: (each.group, len(each.rows))):
+        last = made[-1] if made else None
+        if last and last.group == piece.group and len(last.rows) + len(piece.rows) <= most:
+            made[-1] = Piece(piece.group, [*last.rows, *piece.rows], last.tokens + piece.tokens)
+        else:
+            made.append(piece)
+    return made

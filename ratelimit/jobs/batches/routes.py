@@ -63,6 +63,13 @@ def live_seconds(work: Work, allowances: Iterable[Allowance]) -> float:
     return max(0.0, *waits) if work.requests else 0.0
 
 
+def rows_within(seconds: float, row: Work, allowances: Iterable[Allowance]) -> float:
+    """Return how many rows like this one the live API takes in so long."""
+    need = {"requests": row.requests, "tokens": row.tokens}
+    takes = ((each.level + each.rate * seconds) / need[each.unit] for each in allowances if need.get(each.unit))
+    return max(min(takes, default=math.inf), 0.0)
+
+
 def spare(left: float, seconds: float) -> float:
     """Return how long batches may still go unanswered, with so much time left and so much of it for the live API."""
     return left - RECALLING - max(seconds, 0.0) * _MORE
@@ -113,9 +120,10 @@ class Progress(Protocol):
 
 def slowest(batches: Sequence[Progress], now: float) -> list[int]:
     """Return the places of batches that have something left, the one that will take longest first."""
+    left = (place for place, batch in enumerate(batches) if batch.unanswered)
+    return sorted(left, key=lambda place: to_go(batches[place], now), reverse=True)
 
-    def to_go(place: int) -> float:
-        batch = batches[place]
-        return batch.age(now) * batch.unanswered / (batch.answered + 1)
 
-    return sorted((n for n, batch in enumerate(batches) if batch.unanswered), key=to_go, reverse=True)
+def to_go(batch: Progress, now: float) -> float:
+    """Return how long a batch still takes if it goes on as it has; one that stands still takes ever longer."""
+    return batch.age(now) * batch.unanswered / (batch.answered + 1)

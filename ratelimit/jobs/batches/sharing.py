@@ -29,12 +29,24 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ratelimit.jobs.batches.following import Flight
 from ratelimit.jobs.batches.live import Live
-from ratelimit.jobs.batches.packing import Piece
+from ratelimit.jobs.batches.packing import Piece, divided, joined
 from ratelimit.jobs.batches.queue import Queue
-from ratelimit.jobs.batches.routes import AHEAD, RECALLING, Work, ample, behind, live_seconds, slowest, spare
+from ratelimit.jobs.batches.routes import (
+    AHEAD,
+    RECALLING,
+    Work,
+    ample,
+    behind,
+    live_seconds,
+    rows_within,
+    slowest,
+    spare,
+    to_go,
+)
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.summary import duration
 
+_SMALL = 200  # rows: what is less is joined, lest there be ever more pieces of few
 LOOK_EVERY = 5.0  # seconds
 
 
@@ -74,7 +86,8 @@ class Sharing:
         self._send(queue)
         if late:
             soon = coming + self._work([*queue.held, *queue.only_live]) + self._in_hand(queue)
-            self._call_back(queue, out, soon, now, everything=left < RECALLING and not ample(left, seconds))
+            enough = math.inf if left < RECALLING and not ample(left, seconds) else AHEAD
+            self._call_back(queue, out, enough, soon, now, sooner=seconds > left)
 
     def _hold(self, queue: Queue, seconds: float) -> None:
         """Keep so much of the live API's work out of batches, and no more."""
@@ -87,11 +100,18 @@ class Sharing:
         rest: list[Piece] = []
         while queue.waiting and self._flowing(queue.lane, held) < seconds:
             piece = queue.waiting.pop()
-            if self._spool.groups[piece.group].live:
-                queue.held.append(piece)
-                held += self._work([piece])
-            else:
+            if not self._spool.groups[piece.group].live:
                 rest.append(piece)
+                continue
+            takes = rows_within(
+                seconds, self._row(piece.group), [each.flowing for each in self._live.allowances(queue.lane)]
+            )
+            if math.isfinite(takes) and len(piece.rows) > 2 * (more := max(math.ceil(takes - held.requests), 1)):
+                piece, other = divided(piece, more, self._spool.groups[piece.group])
+                rest.append(other)
+            queue.held.append(piece)
+            held += self._work([piece])
+        queue.held = joined(queue.held, _SMALL)
         queue.waiting += rest
 
     def _send(self, queue: Queue) -> None:
@@ -100,21 +120,28 @@ class Sharing:
                 piece = pieces.pop()
                 room = self._live.room(queue.lane, self._row(piece.group))
                 if room < len(piece.rows):
-                    tokens = sum(self._spool.groups[piece.group].tokens[place] for place in piece.rows[max(room, 0) :])
-                    pieces.append(Piece(piece.group, piece.rows[max(room, 0) :], tokens))
+                    piece, other = divided(piece, max(room, 0), self._spool.groups[piece.group])
+                    pieces.append(other)
                 if room <= 0:
                     break
-                self._live.take(Piece(piece.group, piece.rows[:room], 0))
+                self._live.take(piece)
 
-    def _call_back(self, queue: Queue, out: Sequence[Flight], soon: Work, now: float, *, everything: bool) -> None:
-        """Recall batches, the slowest first, until the live API has work for long enough."""
+    def _call_back(
+        self, queue: Queue, out: Sequence[Flight], enough: float, soon: Work, now: float, *, sooner: bool = False
+    ) -> None:
+        """Recall batches, the slowest first, until the live API has work for so long.
+
+        `sooner` spares those that will have answered before the live API would have.
+        """
         ready = [flight for flight in out if flight.about.batch]
         called = []
-        for place in slowest(ready, now) if not everything else range(len(ready)):
-            if not everything and self._flowing(queue.lane, soon) >= AHEAD:
+        for place in slowest(ready, now):
+            flight = ready[place]
+            live = self._flowing(queue.lane, soon + self._left_in(flight))
+            if self._flowing(queue.lane, soon) >= enough or (sooner and to_go(flight, now) <= live):
                 break
-            called.append(ready[place])
-            soon += self._left_in(ready[place])
+            called.append(flight)
+            soon += self._left_in(flight)
         for flight in called:
             self._recall(flight)
         if called:

@@ -226,11 +226,22 @@ async def test_a_batch_that_does_not_end_when_it_is_cancelled(place: Batching) -
     place.expect_everything(1_000)
 
 
+async def test_a_day_that_is_used_up_live_keeps_no_rows_from_the_batches(place: Batching) -> None:
+    place.ask_for(1_000)
+    async with MockServer(echo=True, batch_queue=3_000, batch_speed=0.02, rpd=48) as mock:
+        summary, took = await auto(place, mock, 6 * HOUR, rpd=48, tiers_file=place.queue_of(3_000))
+        assert by_batch(mock) + mock.stats.admitted == summary.attempts == 1_000
+        assert 48 <= mock.stats.admitted <= 54
+    assert summary.exit_code == 0
+    assert took < 2 * HOUR
+    place.expect_everything(1_000)
+
+
 async def test_batches_go_on_where_the_live_api_would_be_late_by_far(place: Batching) -> None:
     place.ask_for(1_000)
     async with MockServer(echo=True, batch_speed=0.05, rpm=2) as mock:
         summary, took = await auto(place, mock, 60, rpm=2)
         assert by_batch(mock) + mock.stats.admitted == summary.attempts == 1_000
     assert summary.exit_code == 0
-    assert took < 2 * HOUR  # all of them live take eight
+    assert took < 1.2 * HOUR  # all of them live take eight hours, and what a batch has left takes it longer than that
     place.expect_everything(1_000)

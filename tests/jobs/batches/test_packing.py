@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit.jobs.batches.packing import Caps, Piece, cut, fill, split
+from ratelimit.jobs.batches.packing import Caps, Piece, cut, divided, fill, joined, split
 
 
 @dataclass
@@ -83,6 +83,13 @@ def test_too_little_room_is_left_alone() -> None:
     assert fill(waiting, 15, [rows], most=9, least=16) == []
     assert waiting == [Piece(0, [0, 1], 20)]
     assert fill(waiting, 16, [rows], most=9, least=16) == [Piece(0, [0], 10)]
+
+
+def test_pieces_are_divided_by_rows_and_joined_again() -> None:
+    first, rest = divided(Piece(0, [3, 1, 2], 60), 1, Rows([0, 10, 20, 30]))
+    assert (first, rest) == (Piece(0, [3], 30), Piece(0, [1, 2], 30))
+    assert joined([first, Piece(1, [0], 7), rest], 3) == [Piece(0, [3, 1, 2], 60), Piece(1, [0], 7)]
+    assert joined([rest, first], 2) == [first, rest]
 
 
 def test_what_cannot_be_split_stays_whole() -> None:
