@@ -120,6 +120,7 @@ def reads_journal(raw: bytes) -> None:
 
 
 def reads_results(raw: bytes) -> None:
+    Path("out.journal.jsonl").unlink(missing_ok=True)  # of whoever was there before
     for name in ("out.jsonl", "out.errors.jsonl"):
         Path(name).write_bytes(raw)
         with suppress(RateLimitError), Journal(Path("out.jsonl")) as journal:
