@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Thread
 from typing import Final, NamedTuple
 
 try:
@@ -202,5 +203,7 @@ def exporting(where: str, server: str | None = None) -> Iterator[Telemetry]:
     try:
         yield Telemetry(tracing, metering, server=server)
     finally:
-        tracing.shutdown()
+        spans = Thread(target=tracing.shutdown, daemon=True)  # where nobody listens, each takes as long as it may
+        spans.start()
         metering.shutdown()
+        spans.join()

@@ -215,3 +215,11 @@ def test_a_limit_is_a_finite_number_above_zero(value: float) -> None:
         Limit("tokens", value, 60)
     with pytest.raises(ValueError, match=f"^a limit's window is a finite number above zero, not {value!r}$"):
         Limit("tokens", 60, value)
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [(0.5, "0.5"), (1_000, "1,000"), (15_000_000_000, "15,000,000,000"), (1e12, "1,000,000,000,000"), (1e18, "1e+18")],
+)
+def test_large_limits_are_written_out(amount: float, said: str) -> None:
+    assert str(Limit("tokens", amount, MINUTE)) == f"{said} TPM"

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from ratelimit.admission.shared.store import NO_BURST, HolderSeen, LaneSeen, LimitKept
 from ratelimit.cli import limits, plan, run, status, top
 
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Why?"}]}
@@ -69,6 +70,48 @@ def test_run_refuses_what_goes_with_another_route(requests: str) -> None:
         said(run.run, requests, "-o", "out.jsonl", "--via", "batch", "--max-cost", "1")
     with pytest.raises(click.UsageError):
         said(run.run, requests, "-o", "out.jsonl", "--system", "Be brief.")
+
+
+def test_who_shares_is_read_on_a_narrow_terminal_too() -> None:
+    limit = LimitKept(
+        unit="tokens",
+        window=60.0,
+        scope="",
+        amount=1e12,
+        share=1.0,
+        reserve=0,
+        burst=NO_BURST,
+        top=0,
+        missing=0,
+        closed=0,
+        corrected=0,
+        taken=0,
+        held=0,
+    )
+    holder = HolderSeen("ratelimit 12345@machine", 1, 0, ["requests", "tokens"], [12, 345_678], [30, 1_234_567], [0, 0])
+    lane = LaneSeen("gpt-4o-mini tier-1", [limit], [holder])
+    shown = []
+    for width in (60, 200):
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, highlight=False)
+        with console.capture() as captured:
+            console.print(top._panel([lane], {}, console))
+        shown.append([line.rstrip() for line in captured.get().splitlines()])
+    assert shown[0] == [
+        "gpt-4o-mini tier-1",
+        "  1,000,000,000,000 TPM: 1,000,000,000,000 left",
+        "  ratelimit 12345@machine",
+        "    weight 1  priority 0  holds 12 requests, 345,678 tokens",
+        "    waits for 30 requests, 1,234,567 tokens",
+    ]
+    assert shown[1][2].split() == ["program", "weight", "priority", "holds", "waits", "for", "per", "second"]
+    assert len(shown[1]) == 4
+
+
+def test_brackets_in_names_are_brackets(requests: str) -> None:
+    Path("tiers.toml").write_text('[models."m[/x]".tiers]\ntier-1 = { rpm = 5, tpm = 1000 }\n', encoding="utf-8")
+    Path(requests).write_text(json.dumps({**BODY, "model": "m[/x]"}) + "\n", encoding="utf-8")
+    code, text = said(plan.command, requests, "--tiers-file", "tiers.toml", "--tier", "tier-1")
+    assert (code, text.splitlines()[2].split()[:2]) == (0, ["tier-1", "m[/x]"])
 
 
 def test_nobody_shares_yet(requests: str) -> None:

@@ -94,6 +94,8 @@ async def test_a_deployment_in_the_path_is_the_model() -> None:
         (errors.QuotaExhausted("insufficient_quota", "m"), 429, "insufficient_quota", "insufficient_quota"),
         (errors.UnknownModel("m", []), 404, "invalid_request_error", "model_not_found"),
         (errors.KeyRejected(403, "m"), 403, "invalid_request_error", "invalid_api_key"),
+        (errors.SharedStoreAway("where", "why"), 503, "server_error", "shared_limits_unavailable"),
+        (errors.StoreUnusable("where", "p", "r"), 503, "server_error", "shared_limits_unavailable"),
         (errors.InputTooLong("m", 5, 4), 400, "invalid_request_error", "context_length_exceeded"),
         (errors.OutputTooLong("m", 5, 4), 400, "invalid_request_error", "invalid_value"),
         (errors.RequestInvalid("p", "r"), 400, "invalid_request_error", None),

@@ -248,6 +248,23 @@ def test_each_signal_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
         assert threading.active_count() == before, "nothing is exported by anybody"
 
 
+def test_what_is_left_of_both_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: dict[type[object], threading.Event] = {TracerProvider: threading.Event(), MeterProvider: threading.Event()}
+    together = []
+
+    def shutdown(provider: object) -> None:
+        begun[type(provider)].set()
+        together.append(all(event.wait(2) for event in begun.values()))
+
+    for kind in begun:
+        monkeypatch.setattr(kind, "shutdown", shutdown)
+    for signal in ("TRACES", "METRICS"):
+        monkeypatch.setenv(f"OTEL_{signal}_EXPORTER", "none")
+    with exporting("here"):
+        pass
+    assert together == [True, True]
+
+
 def test_the_providers_of_who_started_the_program_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", TracerProvider)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)

@@ -139,7 +139,7 @@ def _show_mixtures(plans: list[TierPlan]) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False, width=None if Console().is_terminal else 160)
+    return Console(highlight=False, markup=False, width=None if Console().is_terminal else 160)
 
 
 def show(titles: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:

@@ -66,7 +66,7 @@ async def _found(api: Api, name: str) -> Batch | None:
 
 
 def _show(known: list[Enqueued], told: dict[str, Batch], settings: Settings) -> None:
-    console, now = Console(width=None if sys.stdout.isatty() else _WIDE), time.time()
+    console, now = Console(width=None if sys.stdout.isatty() else _WIDE, markup=False), time.time()
     running = [each for each in known if each.ended is None]
     if running:
         rows = Rows(box=None, pad_edge=False)

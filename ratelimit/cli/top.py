@@ -9,13 +9,16 @@ import time
 
 import click
 import msgspec
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
 from ratelimit.admission.shared.store import HolderSeen, LaneSeen, LimitKept
 from ratelimit.errors import printable
+from ratelimit.jobs.progress import Facts
 from ratelimit.limits.bucket import Limit
 from ratelimit.settings import load_settings
 from ratelimit.sharing import make_store
@@ -49,12 +52,12 @@ async def _watch(where: str, *, once: bool, as_json: bool) -> None:
                 click.echo(line)
             return
         console = Console(highlight=False)
-        with Live(_panel(lanes, {}), console=console, screen=False, auto_refresh=False) as live:
+        with Live(_panel(lanes, {}, console), console=console, screen=False, auto_refresh=False) as live:
             while True:
                 before, at = lanes, time.monotonic()
                 await asyncio.sleep(_EVERY)
                 lanes = await store.peek()
-                live.update(_panel(lanes, _rates(before, lanes, time.monotonic() - at)), refresh=True)
+                live.update(_panel(lanes, _rates(before, lanes, time.monotonic() - at), console), refresh=True)
     finally:
         await store.aclose()
 
@@ -112,19 +115,26 @@ def _lines(lanes: list[LaneSeen], rates: dict[tuple[str, str, str], float]) -> l
     lines = []
     for lane in lanes:
         lines += [printable(lane.lane, 100), *(f"  {_limit(limit)}" for limit in lane.limits)]
-        for row in _rows(lane, rates):
-            told = [f"{what} {cell}" for what, cell in zip(_COLUMNS[1:], row[1:], strict=True) if cell not in {"", "-"}]
-            lines.append(f"  {row[0]}: {'; '.join(told)}")
+        lines += [f"  {row[0]}: {'; '.join(_told(row))}" for row in _rows(lane, rates)]
     return lines or ["no program shares limits"]
 
 
-def _panel(lanes: list[LaneSeen], rates: dict[tuple[str, str, str], float]) -> Group:
-    shown: list[Text | Grid] = []
+def _told(row: tuple[str, ...]) -> list[str]:
+    return [f"{what} {cell}" for what, cell in zip(_COLUMNS[1:], row[1:], strict=True) if cell not in {"", "-"}]
+
+
+def _panel(lanes: list[LaneSeen], rates: dict[tuple[str, str, str], float], console: Console) -> Group:
+    """Return a table for each lane; where it is wider than the terminal, a paragraph for each program."""
+    shown: list[RenderableType] = []
     for lane in lanes:
         shown.append(Text(printable(lane.lane, 100), style="bold"))
         shown += [Text(f"  {_limit(limit)}") for limit in lane.limits]
-        grid = Grid(*_COLUMNS, box=None, pad_edge=True)
-        for row in _rows(lane, rates):
+        grid, rows = Grid(*_COLUMNS, box=None, pad_edge=True), _rows(lane, rates)
+        for row in rows:
             grid.add_row(*(Text(cell) for cell in row))
-        shown.append(grid)
+        if Measurement.get(console, console.options.update(max_width=1000), grid).maximum <= console.width:
+            shown.append(grid)
+            continue
+        for row in rows:
+            shown += [Text(f"  {row[0]}"), Padding(Facts(*_told(row)), (0, 0, 0, 4))]
     return Group(*(shown or [Text("no program shares limits")]))

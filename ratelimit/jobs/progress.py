@@ -71,19 +71,19 @@ def panel(run: Standing) -> Panel:
     """Return how a run stands as a panel."""
     if not run.begun:
         return _framed("checking the input", Text(f"{run.looked_at:,} lines"))
-    going = _Facts(
+    going = Facts(
         f"{run.done:,}{f' of {run.total:,}' if run.total else ''} answered",
         Text(f"{run.failed:,} failed", style="red" if run.failed else "dim"),
         "" if run.left is None else f"{run.left:,} left",
         f"{run.rate * 60:,.0f} a minute",
         Text(f"{duration(run.to_go)} to go" if run.to_go else "", style="bold"),
     )
-    sending = _Facts(
+    sending = Facts(
         f"{run.in_flight:,} in flight",
         f"{run.retried:,} sent again",
         Text(f"{run.refused:,} refused by a limit", style="yellow" if run.refused else "dim"),
     )
-    spending = _Facts(
+    spending = Facts(
         f"{run.input_tokens:,} tokens in, {run.output_tokens:,} out",
         f"${run.cost:,.4f} so far",
         f"about ${run.projected:,.4f} in all" if run.projected else "",
@@ -102,7 +102,7 @@ def _framed(title: str, *parts: RenderableType, style: str = "none") -> Panel:
     return Panel(Group(*parts), title=title, title_align="left", border_style=style, padding=(0, 1))
 
 
-class _Facts:
+class Facts:
     """Facts side by side, as many to a line as it holds; none is broken."""
 
     def __init__(self, *facts: str | Text) -> None:

@@ -70,7 +70,8 @@ class Limit:
         return self.amount / self.window
 
     def __str__(self) -> str:
-        return f"{float(self.amount):,.10g} {self.name}"
+        amount = float(self.amount)
+        return f"{amount:{',.0f' if 1e9 <= amount < 1e15 else ',.10g'}} {self.name}"
 
 
 class Bucket:

@@ -212,7 +212,7 @@ class Limiter:
             if self._users or self._pid != os.getpid():
                 return []
             desks, self._desks = self._desks, {}
-            self._spent = {origin: desk.sender.gate.scheduler.spent() for origin, desk in desks.items()}
+            self._spent |= {origin: desk.sender.gate.scheduler.spent() for origin, desk in desks.items()}
             return [desk for desk in desks.values() if desk.loop.is_running()]
 
     def desk(self, origin: object, caller: asyncio.AbstractEventLoop | None) -> Desk:

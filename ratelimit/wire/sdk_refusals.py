@@ -11,6 +11,7 @@ or cannot help, and it names our error in `x-ratelimit-error`, since nothing els
 | `QuotaExhausted` | 429, with its code | `RateLimitError` |
 | `UnknownModel`, `ModelNotInTier` | 404 | `NotFoundError` |
 | `KeyRejected` | 401 or 403 | `AuthenticationError`, `PermissionDeniedError` |
+| `SharedStoreAway`, `StoreUnusable` | 503, for it is not the request's fault | `InternalServerError` |
 | any other | 400 | `BadRequestError` |
 """
 
@@ -30,6 +31,8 @@ from ratelimit.errors import (
     OutputTooLong,
     QuotaExhausted,
     RateLimitError,
+    SharedStoreAway,
+    StoreUnusable,
     UnknownModel,
     WaitedTooLong,
 )
@@ -73,6 +76,8 @@ def _as_told(error: RateLimitError) -> tuple[int, str, str | None]:
             return error.status, "invalid_request_error", "invalid_api_key"
         case UnknownModel() | ModelNotInTier():
             return 404, "invalid_request_error", "model_not_found"
+        case SharedStoreAway() | StoreUnusable():
+            return 503, "server_error", "shared_limits_unavailable"
         case InputTooLong():
             return 400, "invalid_request_error", "context_length_exceeded"
         case OutputTooLong():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,6 +57,30 @@ async def test_a_lease_while_another_program_is_frozen_in_the_middle(stores: tup
         await other.lease("group", QUESTION)
     assert str(said.value) == f"{other.path}: another program has locked it"
     assert (await other.lease("group", QUESTION)).granted == [1]
+
+
+async def test_a_store_that_is_opened_takes_no_locks_from_another_of_the_same_process(tmp_path: Path) -> None:
+    one, two = (SqliteStore(tmp_path / "file", Hands()) for _ in range(2))
+    for store in (one, two):
+        await store.lease("group", QUESTION)
+    come_and_go = f"import sqlite3; one = sqlite3.connect({str(one.path)!r}); one.execute('SELECT * FROM lanes')"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", f"{come_and_go}; one.close()"], check=True)
+    for store in (one, two):
+        await store.lease("group", QUESTION)
+    elsewhere = SqliteStore(one.path, Hands())
+    assert await elsewhere.peek() == await one.peek()
+    await asyncio.gather(one.aclose(), two.aclose(), elsewhere.aclose())
+
+
+async def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "link", Hands())
+    store.path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnusable) as said:
+        await store.check()
+    assert str(said.value) == (
+        f"shared limits at {store.path}: cannot be opened for writing (it is no regular file); set XDG_STATE_HOME to a "
+        f"directory of yours"
+    )
 
 
 async def test_a_disk_that_knows_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

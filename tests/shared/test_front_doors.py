@@ -144,6 +144,8 @@ async def test_a_line_that_was_closed_goes_on_from_what_was_spent() -> None:
     limiter = limited._client._transport.limiter
     await limited._client._transport.aclose()
     assert repr(limiter) == "<Limiter unused>"
+    idle = rate_limited(Sdk(AsyncHttp(Script(answer()))), share=limited)
+    await idle._client._transport.aclose()  # which had asked for nothing
     again = rate_limited(Sdk(AsyncHttp(Script(answer()))), share=limited)
     await again.asend(Request(BODY))
     (desk,) = limiter._desks.values()

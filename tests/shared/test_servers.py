@@ -150,6 +150,35 @@ async def test_three_servers_of_a_cluster(tmp_path: Path) -> None:
         assert all(server.say("DBSIZE") not in {":0\r\n", ":12\r\n"} for server in servers)
 
 
+async def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    """The library's errors for that are no kind of its others."""
+    path = tmp_path / "redis.sock"
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--unixsocket", str(path))
+    with RedisServer(tmp_path, *options) as server:
+        assert await complaint(f"unix://{path}") == (
+            f"shared limits at unix://{path}: is one of a cluster; name one of its servers by host and port, and no "
+            f"database: redis://HOST:PORT"
+        )
+        async with at(f"redis://127.0.0.1:{server.port}") as store:
+            await store.check()
+            for what in (store.lease("g", QUESTION), store.peek()):  # it has no slots
+                with pytest.raises(StoreAway, match=r"^RedisClusterException$"):
+                    await what
+            server.kill()
+            for what in (store.lease("g", QUESTION), store.peek()):
+                with pytest.raises(StoreAway, match=r"^RedisClusterException$"):
+                    await what
+
+
+async def test_a_server_that_goes_away_from_onlookers(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        async with at(f"redis://127.0.0.1:{server.port}") as store:
+            await store.check()
+            server.kill()
+            with pytest.raises(StoreAway, match=r"^ConnectionError$"):
+                await store.peek()
+
+
 async def seen_at(server: RedisServer) -> list[LaneSeen]:
     async with at(f"redis://127.0.0.1:{server.port}") as store:
         await store.check()

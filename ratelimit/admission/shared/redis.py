@@ -74,14 +74,16 @@ class RedisStore:
 
     async def peek(self) -> list[LaneSeen]:
         """Return every lane that is in use."""
-        keys = self._client.scan_iter(match=f"{PREFIX}*", count=1000)
-        return [self._lane(await self._run(key, b"")) async for key in keys]
+        return [self._lane(await self._run(key, b"")) for key in await self._translated(self._keys())]
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
         if self._alone is not None:
             await self._alone.aclose()
+
+    async def _keys(self) -> list[Any]:
+        return [key async for key in self._client.scan_iter(match=f"{PREFIX}*", count=1000)]
 
     async def _run(self, key: Any, question: bytes) -> bytes:
         now = "" if self._clock is None else self._clock()
@@ -99,7 +101,12 @@ class RedisStore:
     def _join(self) -> None:
         """Go on with all servers of the cluster that this one belongs to."""
         if self._alone is None:  # which others may still be asking
-            self._alone, self._client = self._client, self._connected(redis.RedisCluster)
+            try:
+                cluster = self._connected(redis.RedisCluster)
+            except wrong.RedisClusterException:
+                remedy = "name one of its servers by host and port, and no database: redis://HOST:PORT"
+                raise self._unusable("is one of a cluster", remedy) from None
+            self._alone, self._client = self._client, cluster
 
     def _connected(self, kind: Any) -> Any:
         return kind.from_url(self._url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
@@ -115,7 +122,7 @@ class RedisStore:
             raise self._unusable("does not let this user do what is needed", remedy) from None
         except (wrong.OutOfMemoryError, wrong.ResponseError) as error:
             raise self._refusal(str(error)) from None
-        except (wrong.RedisError, OSError) as error:
+        except (wrong.RedisError, wrong.RedisClusterException, OSError) as error:
             if (untrusted := _untrusted(error)) is not None:
                 remedy = "name the authority in the URL, as ?ssl_ca_certs=FILE, or correct the host"
                 raise self._unusable(f"is not to be trusted ({untrusted})", remedy) from None

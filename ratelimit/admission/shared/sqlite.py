@@ -15,9 +15,11 @@ Calls run on a thread of the store's own, so that a slow disk holds up no event 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -104,7 +106,7 @@ class SqliteStore:
         if self._connection is None:
             try:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(self._descriptor(self.path))
+                self._create()
                 self._lock = self._descriptor(self.path.with_name(f"{self.path.name}-lock"))
             except OSError as error:
                 why = f"cannot be opened for writing ({error.strerror})"
@@ -123,8 +125,22 @@ class SqliteStore:
             self._connection = opened
         return self._connection
 
-    def _descriptor(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    def _create(self) -> None:
+        """Make the file, if there is none. One that exists is not opened here.
+
+        To close it would take away SQLite's locks on it of every other store in this process. Any program that ends
+        then takes itself for the last, and deletes the log that those still write to.
+        """
+        try:
+            os.close(self._descriptor(self.path, os.O_EXCL))
+        except FileExistsError:
+            if not stat.S_ISREG(os.lstat(self.path).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file") from None
+            if not os.access(self.path, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+
+    def _descriptor(self, path: Path, more: int = 0) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | more, 0o600)
 
     def _make_ready(self, opened: sqlite3.Connection) -> None:
         opened.execute("PRAGMA journal_mode = WAL")
