@@ -109,7 +109,9 @@ class Metrics:
         ]
         waits = [sample for labels, each in self._waits.items() for sample in each.samples(labels)]
         parts.append(family("ratelimit_wait_seconds", "histogram", "Time from coming in to leaving, by reason.", waits))
-        limits = [((("model", lane.name), ("dim", limit.name)), limit) for lane in lanes for limit in lane.limits]
+        limits = [
+            ((("model", lane.name), ("dim", limit.name)), limit) for lane in lanes for limit in lane.strictest.values()
+        ]
         for name, about, field in _OF_LIMITS:
             parts.append(family(name, "gauge", about, [("", labels, getattr(each, field)) for labels, each in limits]))
         for name, about, field in _OF_LANES:

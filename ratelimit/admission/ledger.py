@@ -162,9 +162,14 @@ class LocalLedger:
         self.facts[name] = text
 
     def missing(self) -> dict[str, float]:
-        """Return what is missing from each limit, for a process that starts later to resume with."""
-        now = self._clock()
-        return {bucket.limit.name: bucket.missing(now) for bucket in self.quota.buckets}
+        """Return what is missing from each limit, for a process that starts later to resume with.
+
+        A cap of the user's own goes by the name of the published one beside it: what counts is the emptier of the two.
+        """
+        now, found = self._clock(), dict[str, float]()
+        for bucket in self.quota.buckets:
+            found[bucket.limit.name] = max(bucket.missing(now), found.get(bucket.limit.name, 0))
+        return found
 
     def resume(self, missing: Mapping[str, float], *, elapsed: float = 0) -> None:
         """Start with what an earlier process had spent, `elapsed` seconds ago."""

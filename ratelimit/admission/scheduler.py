@@ -67,6 +67,15 @@ class LaneStatus:
     next_in: float | None
     limits: tuple[LimitStatus, ...]
 
+    @property
+    def strictest(self) -> dict[str, LimitStatus]:
+        """By name: a cap of the user's own goes by that of the published limit beside it, and the lower one counts."""
+        found: dict[str, LimitStatus] = {}
+        for limit in self.limits:
+            if limit.name not in found or limit.limit < found[limit.name].limit:
+                found[limit.name] = limit
+        return found
+
 
 class Scheduler:
     """Lanes, each at exactly the speed its limits allow.

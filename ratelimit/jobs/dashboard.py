@@ -125,8 +125,7 @@ def _charts(run: Standing, tally: Tally) -> list[dict[str, Any]]:
     """Return what went out over time, against what may; the stretch that is not over yet is left out."""
     whole = slice(None) if run.ended else slice(-1)
     caps = {
-        name: sum(limit.limit for lane in run.lanes for limit in lane.limits if limit.name == name)
-        for name in ("RPM", "TPM")
+        name: sum(limit.limit for lane in run.lanes if (limit := lane.strictest.get(name))) for name in ("RPM", "TPM")
     }
     charts = [
         ("requests sent in a minute", tally.in_a_minute(lambda point: point.sent)[whole], caps["RPM"]),

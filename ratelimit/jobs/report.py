@@ -58,8 +58,9 @@ def write(path: Path, summary: Summary, tally: Tally) -> None:
 def page(summary: Summary, tally: Tally) -> str:
     """Return the page."""
     points, stretch = tally.points, tally.stretch
-    rpm = sum(limit.limit for lane in summary.lanes for limit in lane.limits if limit.name == "RPM")
-    tpm = sum(limit.limit for lane in summary.lanes for limit in lane.limits if limit.name == "TPM")
+    rpm, tpm = (
+        sum(limit.limit for lane in summary.lanes if (limit := lane.strictest.get(name))) for name in ("RPM", "TPM")
+    )
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'><title>ratelimit: a run</title>",

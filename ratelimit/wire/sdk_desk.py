@@ -157,16 +157,20 @@ class Desk:
             self.loop.call_soon_threadsafe(act)
 
     def close(self) -> None:
-        """Send away who waits: the line is elsewhere."""
+        """Begin to close."""
+        self._send_away()
+        self._closing = self.loop.create_task(self.aclose(), name="closing a line")
+
+    async def aclose(self) -> None:
+        """Send away who waits, for the line is elsewhere, and give back what is held of shared limits."""
+        self._send_away()
+        await self.sender.gate.scheduler.aclose()
+
+    def _send_away(self) -> None:
         self._moved = True
         now = self.loop.time()
         for waiter in self._waiting:
             waiter.interrupt(Moved(), now)
-        self._closing = self.loop.create_task(self.aclose(), name="closing a line")
-
-    async def aclose(self) -> None:
-        """Give back what is held of shared limits."""
-        await self.sender.gate.scheduler.aclose()
 
     def _halt(self, account: int, reply: Reply) -> None:
         now = self.loop.time()

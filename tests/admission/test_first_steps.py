@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from ratelimit.admission.scheduler import Scheduler
-from ratelimit.limits.bucket import MINUTE, Limit
+from ratelimit.limits.bucket import DAY, MINUTE, Limit
 from ratelimit.limits.headers import Observed
 
 RPM, TPM = 600, 60_000
@@ -113,6 +113,20 @@ async def test_what_a_process_has_spent_is_taken_up_by_the_next() -> None:
     second.lane("m")
     levels = [limit.level for limit in second.snapshot()[1].limits]
     assert levels == pytest.approx([RPM - 10, TPM - 1_000 - 15_000])
+
+
+async def test_what_was_spent_of_a_cap_of_the_users_own_beside_the_published_one_is_taken_up_too() -> None:
+    limits = [Limit("requests", 10, DAY, own=True), Limit("requests", 10_000, DAY)]
+    first = Scheduler({"m": limits})
+    for _ in range(8):
+        async with first.reserve("m") as turn:
+            turn.used()
+    await asyncio.sleep(7_200)  # enough for the published one to be full again
+    spent = first.spent()
+    assert spent == {"m": {"RPD": pytest.approx(8 - 10 / 12)}}
+    second = Scheduler({"m": limits}, resume=spent)
+    second.lane("m")
+    assert second.snapshot()[0].limits[0].level == pytest.approx(2 + 10 / 12, abs=0.001)
 
 
 async def test_after_an_error_the_next_goes_ahead_at_once() -> None:

@@ -14,9 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import ratelimit
 from ratelimit.admission.events import Granted, Refused, ServiceBack, ServiceDown
+from ratelimit.admission.scheduler import Scheduler
+from ratelimit.jobs.dashboard import _charts
 from ratelimit.jobs.exposition import Exposition
 from ratelimit.jobs.job import Sending, Watched, Watcher
+from ratelimit.jobs.standing import Standing
 from ratelimit.jobs.tally import Point, Tally
+from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.limits.tiers import load
 from ratelimit.metrics import Metrics
 from ratelimit.testing.mock import MockServer
@@ -36,6 +40,19 @@ def read(text: str) -> Samples:
 
 def value(samples: Samples, name: str, **labels: str) -> float:
     return samples[f"ratelimit_{name}", frozenset(labels.items())]
+
+
+async def test_of_a_cap_beside_the_published_limit_the_lower_is_shown_and_nothing_twice() -> None:
+    limits = [Limit("requests", 6, MINUTE, own=True), Limit("requests", 500, MINUTE), Limit("tokens", 9, MINUTE)]
+    scheduler, metrics = Scheduler({"m": limits}), Metrics()
+    scheduler.lane("m")
+    metrics.follow(scheduler)
+    samples = read(metrics.text())
+    assert [value(samples, "limit", model="m", dim=dim) for dim in ("RPM", "TPM")] == [6, 9]
+    of = {**dict.fromkeys(Standing.__dataclass_fields__, 0), "lanes": scheduler.snapshot(), "ended": True}
+    tally = Tally(load())
+    tally.sent(0.0)
+    assert [chart["cap"] for chart in _charts(Standing(**of), tally)] == [6, 9]  # type: ignore[arg-type]
 
 
 async def test_a_client_is_counted_and_its_lanes_are_shown() -> None:

@@ -152,6 +152,35 @@ async def test_a_line_that_was_closed_goes_on_from_what_was_spent() -> None:
     assert desk.sender.gate.scheduler.spent()["gpt-4o-mini"]["RPM"] == pytest.approx(2, abs=0.1)
 
 
+async def test_who_waits_when_a_line_is_closed_goes_on_in_the_next() -> None:
+    limited = rate_limited(Sdk(AsyncHttp(Script(answer()))), rpm=5)
+    await limited.asend(Request(BODY))
+    limiter = limited._client._transport.limiter
+    (before,) = limiter._desks.values()
+    waiting = [asyncio.create_task(limited.asend(Request(BODY))) for _ in range(9)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await limited._client._transport.aclose()
+    async with asyncio.timeout(5):
+        while not limiter._desks:  # noqa: ASYNC110 - they come by themselves
+            await asyncio.sleep(0.01)
+    (after,) = limiter._desks.values()
+    assert after is not before
+    assert not before._waiting
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_who_waits_when_a_client_is_closed_is_told_so() -> None:
+    async with ratelimit.open(rpm=5) as client:
+        sending = [asyncio.create_task(client.chat("gpt-4o-mini", "hi")) for _ in range(9)]
+        await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+    ended, waiting = await asyncio.wait(sending, timeout=5)
+    assert not waiting
+    said = {str(each.exception()) for each in ended if isinstance(each.exception(), RuntimeError)}
+    assert "the limits of gpt-4o-mini tier-1 are closed; open a new client or scheduler" in said
+
+
 async def test_what_ends_after_closing_asks_nobody() -> None:
     settings = load_settings()
     scheduler = make_scheduler(settings, make_table(settings))

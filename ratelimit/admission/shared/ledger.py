@@ -91,8 +91,10 @@ class SharedLedger(LocalLedger):
         self._crowd = crowd
 
     async def aclose(self) -> None:
-        """Give everything back and leave."""
+        """Give everything back and leave; who waits waits for nothing, and is told so."""
         await self._caller.aclose()
+        self._broken = RuntimeError(f"the limits of {self._member.lane} are closed; open a new client or scheduler")
+        self._crowd.wake()
         if self._epoch and not self._away and self._boottime() < self._ends:
             with suppress(RateLimitError, TimeoutError):  # then the lease ends by itself
                 await self._caller.lease(self._question(leaving=True).ask)
