@@ -121,9 +121,7 @@ class SharedLedger(LocalLedger):
     def observe(self, hold: Hold, observed: Observed) -> list[Change]:
         """Learn from a reply; while the store is away nobody knows what others send, so drift means nothing."""
         self._answered = True
-        if self._away:
-            return []
-        return self._tell(super().observe(hold, observed))
+        return [] if self._away else self._tell(super().observe(hold, observed))
 
     def refused(self, hold: Hold, observed: Observed) -> list[Change]:
         """Learn from a refusal that a limit was the reason for."""
