@@ -211,7 +211,13 @@ class Follower:
         self._ledger.over(about, batch.status, answered, litter=litter)
 
     async def clean(self, about: Enqueued) -> None:
-        """Delete a batch's files, all of which are on disk here."""
+        """Delete a batch's files, all of which are on disk here; what cannot be deleted is worth no stop."""
+        try:
+            await self._delete(about)
+        except RequestFailed as error:
+            self._say(f"files of batch {about.batch} are left at the service for now: {error}")
+
+    async def _delete(self, about: Enqueued) -> None:
         if about.litter:
             for file in about.litter:
                 await self._api.delete(file)
@@ -223,7 +229,7 @@ class Follower:
             return
         try:
             for about in self._ledger.all.values():
-                await self.clean(about)
+                await self._delete(about)
             for file, name in (await self._api.files()).items():
                 if name.startswith(f"ratelimit-{self._ledger.job}-"):
                     await self._api.delete(file)

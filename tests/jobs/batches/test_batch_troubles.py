@@ -17,7 +17,8 @@ from ratelimit.jobs.batches.following import Places
 from ratelimit.jobs.batches.ledger import ledger_path, read
 from ratelimit.jobs.batches.rejection import queue_full, to_blame
 from ratelimit.jobs.budget import Options
-from ratelimit.testing.mock import MockServer
+from ratelimit.testing.mock import MockServer, faults
+from ratelimit.testing.mock.refusals import Problem as Refusal
 
 
 async def test_a_500_on_every_third_call(place: Batching, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +221,26 @@ async def test_a_key_that_is_revoked_meanwhile(
         assert sum(each["request_counts"]["completed"] for each in batches(mock)) == 3
         assert files(mock) == []
     place.expect_everything(3)
+
+
+async def test_files_that_may_not_be_deleted_stop_nothing(place: Batching, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.ask_for(60, words=25)
+    monkeypatch.setitem(faults.PROBLEMS, "kept", Refusal(400, "This file is kept.", "invalid_request_error"))
+    async with MockServer(echo=True, batch_queue=2_000) as mock:
+        with monkeypatch.context() as patch:
+            spoil(patch, mock, lambda _, method, path: "kept" if method == "DELETE" else None)
+            assert (await place.batch(mock, tiers_file=place.queue_of(2_000))).exit_code == 0
+        made = len(batches(mock))
+        why = "the service answered 400 invalid_request_error: This file is kept."
+        assert sorted(place.said) == sorted(
+            [
+                *(f"files of batch batch_{n + 1:024x} are left at the service for now: {why}" for n in range(made)),
+                f"files of this job may be left at the service: {why}",
+            ]
+        )
+        assert (await place.batch(mock, tiers_file=place.queue_of(2_000))).exit_code == 0
+        assert files(mock) == []
+    place.expect_everything(60, words=25)
 
 
 async def test_a_job_that_is_cancelled_while_it_runs_and_after_it_has_ended(place: Batching) -> None:
