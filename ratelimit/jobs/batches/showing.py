@@ -39,7 +39,7 @@ class Shown:
             waiting = sum(len(piece.rows) for piece in queue.waiting)
             limits = lane.limits
             if math.isfinite(queue.limit):
-                used = queue.enqueued / queue.limit
+                used = queue.enqueued / queue.limit if queue.limit else 1.0
                 limits += (LimitStatus(_NAME, queue.limit, queue.room, used, 1.0, 0.0),)
             lanes[queue.lane] = replace(
                 lane,

@@ -15,7 +15,9 @@ from ratelimit.errors import AlreadyRunning, KeyRejected, OutputUnusable
 from ratelimit.jobs.batches.api import Batch, Problem
 from ratelimit.jobs.batches.following import Places
 from ratelimit.jobs.batches.ledger import ledger_path, read
+from ratelimit.jobs.batches.queue import Queue, told_limit
 from ratelimit.jobs.batches.rejection import queue_full, to_blame
+from ratelimit.jobs.batches.showing import Shown
 from ratelimit.jobs.budget import Options
 from ratelimit.testing.mock import MockServer, faults
 from ratelimit.testing.mock.refusals import Problem as Refusal
@@ -330,6 +332,13 @@ async def test_a_model_that_the_service_does_not_know(place: Batching) -> None:
     assert (summary.exit_code, summary.failures) == (1, {"model_not_found": 2})
     assert place.said == [f"batch batch_{1:024x} has failed validation; 2 of its rows are bad"]
     assert place.errors() == dict.fromkeys(("row-0", "row-1"), "The provided model is not supported by the Batch API.")
+
+
+def test_a_queue_that_holds_nothing_is_shown_as_full() -> None:
+    limit = told_limit("Enqueued token limit reached for m in organization o. Limit: 0 enqueued tokens.")
+    assert limit == 0
+    (lane,) = Shown(lambda: [Queue("m", limit)], None).snapshot()
+    assert lane.limits[0].used_last_minute == 1
 
 
 def test_rows_are_taken_out_of_a_batch_and_the_others_stay() -> None:
