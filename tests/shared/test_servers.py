@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -86,13 +87,25 @@ async def test_a_password(tmp_path: Path) -> None:
         )
 
 
-async def test_a_user_who_may_do_what_the_documents_say_and_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", [False, True])
+async def test_a_user_who_may_do_what_the_documents_say_and_no_more(tmp_path: Path, *, cluster: bool) -> None:
     page = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text("utf-8")
     (rules,) = [line for line in page.splitlines() if line.startswith("ACL SETUSER")]
-    with RedisServer(tmp_path) as server:
+    (more,) = re.findall("and in a cluster, on each server, `(.*)` besides", page)
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port())) if cluster else ()
+    with RedisServer(tmp_path, *options) as server:
         _acl, _setuser, name, *rights = rules.replace("PASSWORD", "open-sesame").split()
         assert server.say("ACL", "SETUSER", name, *rights) == "+OK\r\n"
-        await is_usable(f"redis://{name}:open-sesame@127.0.0.1:{server.port}")
+        url = f"redis://{name}:open-sesame@127.0.0.1:{server.port}"
+        if cluster:
+            assert server.say("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == "+OK\r\n"
+            until(lambda: "cluster_state:ok" in server.say("CLUSTER", "INFO"), "a whole cluster")
+            assert await complaint(url) == (
+                f"shared limits at redis://127.0.0.1:{server.port}: does not let this user do what is needed; allow it "
+                f"all commands on {PREFIX}*, or put another user into the URL"
+            )
+            assert server.say("ACL", "SETUSER", name, *more.split()) == "+OK\r\n"
+        await is_usable(url)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ except ImportError:  # an extra
     redis = None  # type: ignore[assignment]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 PREFIX: Final = "ratelimit:lane:"
 _OLDEST: Final = 6
@@ -118,14 +119,15 @@ class RedisStore:
         except wrong.AuthenticationError as error:
             raise self._locked(str(error)) from None
         except wrong.NoPermissionError:
-            remedy = f"allow it all commands on {PREFIX}*, or put another user into the URL"
-            raise self._unusable("does not let this user do what is needed", remedy) from None
+            raise self._forbidden() from None
         except (wrong.OutOfMemoryError, wrong.ResponseError) as error:
             raise self._refusal(str(error)) from None
         except (wrong.RedisError, wrong.RedisClusterException, OSError) as error:
-            if (untrusted := _untrusted(error)) is not None:
+            if (untrusted := _behind(error, SSLCertVerificationError)) is not None:
                 remedy = "name the authority in the URL, as ?ssl_ca_certs=FILE, or correct the host"
-                raise self._unusable(f"is not to be trusted ({untrusted})", remedy) from None
+                raise self._unusable(f"is not to be trusted ({untrusted.verify_message})", remedy) from None
+            if _behind(error, wrong.NoPermissionError) is not None:  # to ask for the servers of the cluster
+                raise self._forbidden() from None
             raise StoreAway(type(error).__name__) from None
         except AttributeError:  # of the library's, where a connection is given up while it is being made
             raise StoreAway("ConnectionError") from None
@@ -155,14 +157,16 @@ class RedisStore:
         short = "wrong user or password" if "invalid" in why or "WRONGPASS" in why else "it wants a password"
         return self._unusable(f"does not let us in ({short})", "put user and password into the URL")
 
+    def _forbidden(self) -> StoreUnusable:
+        remedy = f"allow it all commands on {PREFIX}*, or put another user into the URL"
+        return self._unusable("does not let this user do what is needed", remedy)
+
     def _unusable(self, problem: str, remedy: str) -> StoreUnusable:
         return StoreUnusable(self.where, problem, remedy)
 
 
-def _untrusted(error: BaseException | None) -> str | None:
-    """Return what is wrong with a server's certificate, if that is what is behind an error."""
-    while error is not None:
-        if isinstance(error, SSLCertVerificationError):
-            return error.verify_message
+def _behind(error: BaseException | None, kind: type[E]) -> E | None:
+    """Return what of this kind has led to an error, if anything has."""
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
-    return None
+    return error
