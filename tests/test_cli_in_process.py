@@ -10,8 +10,10 @@ import click
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from rich.live import Live
 
-from ratelimit.admission.shared.store import NO_BURST, HolderSeen, LaneSeen, LimitKept
+from ratelimit.admission.shared.memory import MemoryStore
+from ratelimit.admission.shared.store import NO_BURST, HolderSeen, LaneSeen, LimitKept, StoreAway
 from ratelimit.cli import limits, plan, run, status, top
 
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Why?"}]}
@@ -105,6 +107,34 @@ def test_who_shares_is_read_on_a_narrow_terminal_too() -> None:
     ]
     assert shown[1][2].split() == ["program", "weight", "priority", "holds", "waits", "for", "per", "second"]
     assert len(shown[1]) == 4
+
+
+async def test_who_watches_watches_on_while_the_store_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Store(MemoryStore):
+        looks = 0
+
+        async def check(self) -> None: ...
+
+        async def peek(self) -> list[LaneSeen]:
+            self.looks += 1
+            if self.looks in {2, 3}:
+                raise StoreAway("\x1b[31mConnectionError")
+            if self.looks == 5:
+                raise KeyError
+            return []
+
+    monkeypatch.setattr(top, "make_store", lambda _: Store(lambda: 0))
+    shown: list[str] = []
+    monkeypatch.setattr(Live, "update", lambda _self, seen, refresh: shown.append(str(seen)))
+    with pytest.raises(KeyError):
+        await top._watch("file", once=False, as_json=False)
+    assert [each.startswith("the store does not answer (\\x1b[31mConnectionError)") for each in shown] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_brackets_in_names_are_brackets(requests: str) -> None:

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ratelimit.admission.shared.store import HolderSeen, LaneSeen, LimitKept
+from ratelimit.admission.shared.store import HolderSeen, LaneSeen, LimitKept, StoreAway
 from ratelimit.errors import printable
 from ratelimit.jobs.progress import Facts
 from ratelimit.limits.bucket import Limit
@@ -53,11 +53,16 @@ async def _watch(where: str, *, once: bool, as_json: bool) -> None:
             return
         console = Console(highlight=False)
         with Live(_panel(lanes, {}, console), console=console, screen=False, auto_refresh=False) as live:
+            at = time.monotonic()
             while True:
-                before, at = lanes, time.monotonic()
                 await asyncio.sleep(_EVERY)
-                lanes = await store.peek()
-                live.update(_panel(lanes, _rates(before, lanes, time.monotonic() - at), console), refresh=True)
+                try:
+                    after, now = await store.peek(), time.monotonic()
+                except StoreAway as away:
+                    live.update(Text(f"the store does not answer ({printable(str(away))})"), refresh=True)
+                    continue
+                live.update(_panel(after, _rates(lanes, after, now - at), console), refresh=True)
+                lanes, at = after, now
     finally:
         await store.aclose()
 
