@@ -199,9 +199,8 @@ class Quota:
         taken = hold.cost
         if actual is taken:
             return
-        extras = {unit: extra for unit in self._settled if (extra := actual.get(unit, 0) - taken.get(unit, 0))}
         for unit, bucket in self._pairs:
-            extra = extras.get(unit, 0)
+            extra = actual.get(unit, 0) - taken.get(unit, 0)
             if extra > 0:
                 bucket.take(extra, now)
             elif extra < 0:
@@ -209,8 +208,9 @@ class Quota:
                 bucket.returned -= extra
         if hold.sent_at is not None:  # else it stands in nobody's mark: who reserves leaves at once, or not at all
             self._settlements += 1
-            for unit, extra in extras.items():
-                self._settled[unit].append((self._settlements, hold.number, extra))
+            for unit, settled in self._settled.items():
+                if extra := actual.get(unit, 0) - taken.get(unit, 0):
+                    settled.append((self._settlements, hold.number, extra))
 
     def settled_since(self, hold: Hold, unit: str) -> float:
         """Return what settling of this and earlier holds has changed after `hold` was sent."""
