@@ -139,8 +139,12 @@ class Audience:
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         observers = tuple(observers)
-        self._around = tuple(found for each in observers if (found := getattr(each, "sending", None)))
         self._observers = tuple((observer, getattr(observer, "hears", None)) for observer in observers)
+        self._around = tuple(
+            around
+            for observer, kinds in self._observers
+            if Finished in (kinds or ()) and callable(around := getattr(observer, "sending", None))
+        )
         self._heard = {kind for _, kinds in self._observers for kind in kinds or ()}
         self._hears_all = any(kinds is None for _, kinds in self._observers)
 

@@ -49,6 +49,17 @@ async def test_an_answered_request_is_told_with_all_its_attempts() -> None:
     assert end.reply_id.startswith("chatcmpl-")
 
 
+class Sends(Hears):
+    """Has something of its own by a name that means something."""
+
+    sending = True
+
+
+async def test_an_onlooker_who_has_a_name_by_chance_stops_nothing() -> None:
+    async with MockServer(tier="tier-1", echo=True) as mock, client(mock, Sends(Finished), Sends()) as caller:
+        assert (await caller.send(ASK)).status == 200
+
+
 async def test_a_stream_is_told_when_it_ends_and_one_that_is_left_as_such() -> None:
     ends = Hears(Finished)
     body = {**ASK, "stream": True, "stream_options": {"include_usage": True}}
