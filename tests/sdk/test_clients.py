@@ -187,7 +187,14 @@ def test_a_loop_that_has_ended_leaves_its_line_to_the_next(
     assert served[0].stats.arrived == 10
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_loops_at_once_share_one_line(openai: Any, http: Any, served: tuple[MockServer, Background]) -> None:
+    _three_loops_at_once(openai, http, served)
+    # httpx has one pool for all loops: it may close a connection of a loop that has just ended, which closes nothing.
+    gc.collect()
+
+
+def _three_loops_at_once(openai: Any, http: Any, served: tuple[MockServer, Background]) -> None:
     client = _for_many_loops(openai, http, served)
     together = threading.Barrier(3)
 
