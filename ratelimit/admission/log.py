@@ -77,7 +77,10 @@ def _change(change: Change) -> tuple[int, str]:
         case "added":
             return logging.INFO, f"the service also has a limit of {after:,.0f} {name}"
         case "cooled":
-            return logging.INFO, f"refused by {name}: nothing is sent for {after:.3g} s"
+            return (
+                logging.INFO,
+                f"refused by {name}: nothing is sent for {f'{after:.3g}' if after < 100 else f'{after:,.0f}'} s",
+            )
         case "burst":
             return logging.INFO, f"the service counts {name} in windows: requests leave evenly from now on"
         case "share" if after < before:

@@ -16,8 +16,8 @@ from rich.table import Table as Grid
 from ratelimit.cli.inputs import Duration, source, templated
 from ratelimit.compose import make_table
 from ratelimit.errors import RateLimitError, printable
+from ratelimit.jobs.figures import amount, duration, money
 from ratelimit.jobs.plan import Cost, LanePlan, TierPlan, plan
-from ratelimit.jobs.summary import duration
 from ratelimit.jobs.survey import Survey, survey
 from ratelimit.limits.tiers import TIERS, Table, TierLimits
 from ratelimit.settings import load_settings
@@ -109,7 +109,8 @@ def _show(found: Survey, plans: list[TierPlan]) -> None:
         has, it = ("line has", "it") if found.duplicates == 1 else ("lines have", "them")
         click.echo(f"{found.duplicates:,} {has} an id that stands before {it}; `ratelimit run` will name {it}")
     titles = ("Tier", "Model", "Requests", "Tokens in", "Time", "Limited by", "Cost", "By Batch API")
-    show(titles, [(each.tier, *_cells(lane)) for each in plans for lane in each.lanes], _console())
+    if rows := [(each.tier, *_cells(lane)) for each in plans for lane in each.lanes]:
+        show(titles, rows, _console())
     for lane in {lane.model: lane for each in plans for lane in each.lanes if lane.oversize}.values():
         click.echo(
             f"{lane.oversize:,} requests to {lane.model} are larger than its tokens per minute and can never pass"
@@ -129,8 +130,8 @@ def _show_mixtures(plans: list[TierPlan]) -> None:
             f"{mixture.batched:,}",
             f"{mixture.live:,}",
             duration(mixture.seconds),
-            "no price" if mixture.cost is None else f"${_money(mixture.cost)}",
-            "" if mixture.saved is None else f"${_money(mixture.saved)}",
+            "no price" if mixture.cost is None else money(mixture.cost),
+            "" if mixture.saved is None else money(mixture.saved),
         )
         for tier, lane, mixture in found
     ]
@@ -162,12 +163,8 @@ def show(titles: Sequence[str], rows: Sequence[Sequence[str]], console: Console)
         console.print(click.wrap_text(facts, console.width, "  ", "  "), soft_wrap=True)
 
 
-def _money(dollars: float) -> str:
-    return f"{dollars:,.2f}" if dollars >= 1 or not dollars else f"{dollars:,.4f}"
-
-
 def _range(cost: Cost) -> str:
-    return f"${_money(cost.expected)} ({_money(cost.least)} to {_money(cost.most)})"
+    return f"{money(cost.expected)} ({amount(cost.least)} to {amount(cost.most)})"
 
 
 def _cells(lane: LanePlan) -> tuple[str, ...]:
@@ -177,7 +174,7 @@ def _cells(lane: LanePlan) -> tuple[str, ...]:
     batches = lane.batches
     by_batch = ""
     if batches:
-        price = "" if batches.cost is None else f"${_money(batches.cost)}, "
+        price = "" if batches.cost is None else f"{money(batches.cost)}, "
         rounds = "" if batches.rounds is None else f" in {batches.rounds:,} round{'s' * (batches.rounds != 1)}"
         by_batch = f"{price}{batches.files:,} batch{'es' * (batches.files != 1)}{rounds}"
     return (

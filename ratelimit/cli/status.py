@@ -17,7 +17,7 @@ from ratelimit.compose import make_table, make_transport
 from ratelimit.errors import OutputUnusable, RateLimitError, RequestFailed, printable
 from ratelimit.jobs.batches.api import Api, Batch
 from ratelimit.jobs.batches.ledger import Enqueued, ledger_path, read
-from ratelimit.jobs.summary import duration
+from ratelimit.jobs.figures import duration
 from ratelimit.settings import Settings, load_settings
 
 _WIDE = 200  # columns of a pipe, which has none

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ratelimit.errors import JobStopped, RateLimitError
+from ratelimit.jobs.figures import money, price
 from ratelimit.jobs.source import Row
 from ratelimit.jobs.tally import Tally
 from ratelimit.limits.charge import billed_input, measure
@@ -105,6 +106,7 @@ class Budget:
 
     def _dollars_spent(self, worst: float) -> Stopped:
         return Stopped(
-            f"the run has spent ${self._tally.cost:.4f} of the ${self._dollars:g} it may, and the next request can "
-            f"cost ${worst:.4f}; raise --max-cost, or cap answers with max_completion_tokens, and run again"
+            f"the run has spent {money(self._tally.cost)} of the {price(self._dollars or 0)} it may, and the "
+            f"next request can cost {money(worst)}; raise --max-cost, or cap answers with max_completion_tokens, "
+            f"and run again"
         )

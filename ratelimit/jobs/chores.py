@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from ratelimit.admission.scheduler import Scheduler
 from ratelimit.errors import OutputFailed, RateLimitError
 from ratelimit.jobs.budget import Options, Stopped
+from ratelimit.jobs.figures import duration
 from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.tally import Tally
 
@@ -70,15 +72,16 @@ class Chores:
     async def _watch(self) -> None:
         """Note what is waited for; stop at the deadline, or at a day's limit where the run is not to wait for more."""
         options, clock = self._options, asyncio.get_running_loop().time
-        end = None if options.deadline is None else clock() + options.deadline
+        deadline = math.inf if options.deadline is None else options.deadline
+        end = clock() + deadline
         started = clock()
         used_up: set[str] = set()
         while not self._over.is_set():
             began = clock()
             pause = min(max(_LOOK_EVERY, (began - started) / 600), 10 * _LOOK_EVERY)  # less often in a run of days
-            await self._pause(pause if end is None else min(max(end - began, 0.01), pause))
-            if end is not None and clock() >= end:
-                self._stop(Stopped(f"the deadline of {options.deadline:g} s has passed; run again for the rest"))
+            await self._pause(min(max(end - began, 0.01), pause))
+            if clock() >= end:
+                self._stop(Stopped(f"the deadline of {duration(deadline)} has passed; run again for the rest"))
             for lane in self._scheduler.snapshot():
                 if lane.waiting_for:
                     self._tally.waited[lane.waiting_for] += clock() - began

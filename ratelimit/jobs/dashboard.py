@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
+from ratelimit.jobs.figures import duration, money, per_minute
 from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.standing import Standing, binding, look
-from ratelimit.jobs.summary import duration
 from ratelimit.jobs.tally import Tally
 
 _EVERY = 1.0  # seconds
@@ -80,9 +80,9 @@ def state(run: Standing, tally: Tally) -> str:
         "answered": f"{run.done:,}" + (f" of {run.total:,}" if run.total else ""),
         "failed": f"{run.failed:,}",
         "to go": duration(run.to_go) if run.to_go else "",
-        "a minute": f"{run.rate * 60:,.0f}",
-        "cost": f"${run.cost:,.4f}",
-        "cost in all, about": f"${run.projected:,.4f}" if run.projected and run.left else "",
+        "a minute": "" if run.rate is None else per_minute(run.rate),
+        "cost": money(run.cost),
+        "cost in all, about": money(run.projected) if run.projected and run.left else "",
         "time": duration(run.seconds),
         "in flight, waiting": f"{run.in_flight:,}, {run.waiting:,}",
         "sent again": f"{run.retried:,}",

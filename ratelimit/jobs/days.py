@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 
 from ratelimit.admission.scheduler import Scheduler
-from ratelimit.jobs.summary import duration
+from ratelimit.jobs.figures import duration
 from ratelimit.limits.bucket import DAY
 
 

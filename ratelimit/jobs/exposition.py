@@ -30,8 +30,8 @@ class Exposition(Watcher):
 
 
 def _rows(run: Standing) -> str:
-    outcomes = {"answered": run.done, "failed": run.failed, "left": run.left or 0}
-    rows = [("", (("outcome", name),), float(count)) for name, count in outcomes.items()]
+    outcomes = {"answered": run.done, "failed": run.failed, "left": run.left}
+    rows = [("", (("outcome", name),), float(count)) for name, count in outcomes.items() if count is not None]
     to_go = [("", (), run.to_go)] if run.to_go is not None else []
     return family("ratelimit_rows", "gauge", "Rows of the input by what has become of them.", rows) + family(
         "ratelimit_eta_seconds", "gauge", "Seconds until the run ends, if it goes on like that.", to_go

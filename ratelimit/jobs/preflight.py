@@ -27,6 +27,7 @@ _LOOK = 255  # more lanes than there are marks for, a problem, or an id that goe
 class Findings:
     """What the pass has found."""
 
+    looked: bool = True  # False: nobody has, and nothing is known
     rows: int = 0
     done: int = 0
     lanes: dict[str, tuple[int, float]] = field(default_factory=dict)  # requests and tokens that are left

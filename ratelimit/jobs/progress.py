@@ -16,9 +16,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ratelimit.admission.scheduler import LaneStatus, LimitStatus
+from ratelimit.jobs.figures import duration, money, per_minute
 from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.standing import Standing, binding, look
-from ratelimit.jobs.summary import duration
 
 _PANEL_EVERY = 0.5  # seconds
 _LINE_EVERY = 10.0
@@ -59,10 +59,11 @@ def line(run: Standing) -> str:
     if not run.begun:
         return f"checking the input: {run.looked_at:,} lines"
     left = "" if run.left is None else f", {run.left:,} left"
+    speed = "" if run.rate is None else f", {per_minute(run.rate)} a minute"
     ending = f", {duration(run.to_go)} to go" if run.to_go else ""
     return (
-        f"{run.answered:,} answered, {run.failed:,} failed{left}, {run.rate * 60:,.0f} a minute, {run.limited_by}, "
-        f"{run.in_flight:,} in flight, {run.retried:,} retries, {run.refused:,} refused, ${run.cost:,.4f}{ending}"
+        f"{run.answered:,} answered, {run.failed:,} failed{left}{speed}, {run.limited_by}, "
+        f"{run.in_flight:,} in flight, {run.retried:,} retries, {run.refused:,} refused, {money(run.cost)}{ending}"
         + (f"; {run.beside}" if run.beside else "")
     )
 
@@ -75,7 +76,7 @@ def panel(run: Standing) -> Panel:
         f"{run.done:,}{f' of {run.total:,}' if run.total else ''} answered",
         Text(f"{run.failed:,} failed", style="red" if run.failed else "dim"),
         "" if run.left is None else f"{run.left:,} left",
-        f"{run.rate * 60:,.0f} a minute",
+        "" if run.rate is None else f"{per_minute(run.rate)} a minute",
         Text(f"{duration(run.to_go)} to go" if run.to_go else "", style="bold"),
     )
     sending = Facts(
@@ -85,15 +86,15 @@ def panel(run: Standing) -> Panel:
     )
     spending = Facts(
         f"{run.input_tokens:,} tokens in, {run.output_tokens:,} out",
-        f"${run.cost:,.4f} so far",
-        f"about ${run.projected:,.4f} in all" if run.projected else "",
+        f"{money(run.cost)} so far",
+        f"about {money(run.projected)} in all" if run.projected else "",
     )
     parts: list[RenderableType] = [going, "", _limits(run.lanes), "", sending, spending]
     if run.beside:
         parts.append(Text(run.beside))
     if run.part is not None:
         whole = Grid.grid(padding=(0, 1, 0, 0))
-        whole.add_row(_Bar(run.part, 60, "green"), Text(f"{run.part:4.0%}"))
+        whole.add_row(_Bar(run.part, 60, "green"), Text(f"{int(run.part * 100):3d}%"))
         parts.insert(0, whole)
     return _framed(run.limited_by, *parts, style="yellow" if run.down else "none")
 

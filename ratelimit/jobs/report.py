@@ -12,7 +12,8 @@ from math import floor, log10
 from pathlib import Path
 
 from ratelimit.errors import OutputUnusable, printable
-from ratelimit.jobs.summary import Summary, duration
+from ratelimit.jobs.figures import duration, money
+from ratelimit.jobs.summary import Summary
 from ratelimit.jobs.tally import Point, Tally
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 860, 220, 64, 24
@@ -127,7 +128,7 @@ def _facts(summary: Summary) -> str:
         "refused by a limit": f"{summary.refused:,}",
         "tokens in": f"{summary.input_tokens:,}",
         "tokens out": f"{summary.output_tokens:,}",
-        "cost": f"${summary.cost:,.4f}",
+        "cost": money(summary.cost),
     }
     return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items()) + "</dl>"
 
@@ -136,11 +137,15 @@ def _table(title: str, unit: str, rows: Mapping[str, float], meanings: Mapping[s
     if not rows:
         return ""
     body = "".join(
-        f"<tr><td>{escape(printable(name))}</td><td class='n'>{count:,.0f}</td>"
+        f"<tr><td>{escape(printable(name))}</td><td class='n'>{_whole(count)}</td>"
         f"<td>{(meanings or {}).get(name, '')}</td></tr>"
         for name, count in sorted(rows.items(), key=lambda row: -row[1])
     )
     return f"<h2>{title}</h2><table><tr><th></th><th>{unit}</th><th></th></tr>{body}</table>"
+
+
+def _whole(count: float) -> str:
+    return f"{count:,.0f}" if count >= 1 or not count else "under 1"
 
 
 def _round(value: float) -> float:

@@ -122,7 +122,7 @@ class Runner:
     async def _look_through(self) -> Findings:
         journal, options = self._journal, self._options
         if not options.check or not self._source.rereadable:
-            return Findings()
+            return Findings(looked=False)
         size, modified = self._source.state()
         known = journal.checked if journal else None
         if journal and known and (known.setup, known.size, known.modified) == (self._setup, size, modified):
@@ -132,7 +132,7 @@ class Runner:
             self.tally.looked_at = found.rows
             await asyncio.sleep(0)
             if self._stopping.is_set():
-                return Findings()
+                return Findings(looked=False)
         if found.problems and not options.skip_bad:
             raise InputRefused(self._source.path, found)
         if journal:
@@ -182,7 +182,7 @@ class Runner:
 
     async def _feed(self, feeder: int, lane: str | None, room: Room, found: Findings) -> None:
         """Send the rows of one lane, or of all; the first feeder also takes those that belong to none."""
-        seen = None if found.rows else Digests()  # nobody has looked whether an id stands twice
+        seen = None if found.looked else Digests()  # nobody has looked whether an id stands twice
         try:
             wanted = found.wanted(None if lane is None else feeder)
             async with aclosing(rows(self._source, wanted)) as incoming:

@@ -29,7 +29,7 @@ class Standing:
     answered: int
     failed: int
     left: int | None
-    rate: float  # answers per second, of late
+    rate: float | None  # answers per second, of late; None at the very beginning
     to_go: float | None  # seconds until the slowest lane is through, if all goes on like that
     retried: int
     refused: int

@@ -8,6 +8,7 @@ import msgspec
 
 from ratelimit.admission.scheduler import LaneStatus
 from ratelimit.errors import RateLimitError
+from ratelimit.jobs.figures import SHORTEST, duration, money, per_minute
 from ratelimit.jobs.lines import as_line
 from ratelimit.jobs.tally import Tally
 from ratelimit.wire.sender import Count
@@ -50,12 +51,13 @@ class Summary:
 
     def lines(self) -> list[str]:
         """Return it as a person wants to read it."""
-        rate = self.answered / self.seconds * 60 if self.seconds else 0.0
+        long_enough = self.answered and self.seconds >= SHORTEST
+        speed = f" ({per_minute(self.answered / self.seconds)} a minute)" if long_enough else ""
         before = f", {self.done_before:,} were done before" if self.done_before else ""
         lines = [
-            f"answered {self.answered:,} in {duration(self.seconds)} ({rate:,.0f} a minute){before}",
-            f"tokens   {self.input_tokens:,} in, {self.output_tokens:,} out, ${self.cost:,.4f}"
-            + (f" ({self.unpriced:,} answers of models without a price)" if self.unpriced else ""),
+            f"answered {self.answered:,} in {duration(self.seconds)}{speed}{before}",
+            f"tokens   {self.input_tokens:,} in, {self.output_tokens:,} out, {money(self.cost)}"
+            + (f" ({_answers(self.unpriced)} of models without a price)" if self.unpriced else ""),
             (
                 f"sent     {self.attempts:,} request{'' if self.attempts == 1 else 's'}: {self.retried:,} again, "
                 f"{self.refused:,} refused by a limit"
@@ -63,7 +65,7 @@ class Summary:
         ]
         if self.batched:
             live = f", {self.answered - self.batched:,} live" if self.answered > self.batched else ""
-            lines.append(f"routes   {self.batched:,} answers by the Batch API{live}; ${self.saved:,.4f} saved")
+            lines.append(f"routes   {_answers(self.batched)} by the Batch API{live}; {money(self.saved)} saved")
         if self.spare is not None:
             lines.append(f"deadline {'kept' if self.spare >= 0 else 'missed'} by {duration(abs(self.spare))}")
         if self.failed:
@@ -76,6 +78,10 @@ class Summary:
         if self.stopped:
             lines.append(f"stopped  {self.stopped}")
         return lines
+
+
+def _answers(count: int) -> str:
+    return f"{count:,} answer{'' if count == 1 else 's'}"
 
 
 def summarise(
@@ -115,15 +121,3 @@ def summarise(
         exit_code=INTERRUPTED if interrupted else code,
         lanes=lanes,
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time as people say it."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from ratelimit.jobs.figures import SHORTEST
 from ratelimit.jobs.preflight import Findings
 from ratelimit.limits.bucket import MINUTE
 from ratelimit.limits.tiers import Table
@@ -67,15 +68,15 @@ class Tally:
         """How many are still to be answered, if the input was looked through."""
         return None if self.total is None else max(self.total - self.done_before - self.answers - self.failed, 0)
 
-    def rate(self, now: float) -> float:
-        """Return how many answers a second have come of late."""
+    def rate(self, now: float) -> float | None:
+        """Return how many answers a second have come of late; None where that is too short to tell."""
         points, span = self._lately(now)
-        return sum(point.answered for point in points) / span if span > 0 else 0.0
+        return sum(point.answered for point in points) / span if span >= SHORTEST else None
 
     def to_go(self, now: float) -> float | None:
         """Return in how many seconds the last lane is through, if each goes on as it does; None if one says nothing."""
         points, span = self._lately(now)
-        if not self.left or span <= 0:
+        if not self.left or span < SHORTEST:
             return None
         if not (left_of := +self.left_of):
             return self.left / rate if (rate := self.rate(now)) else None
@@ -99,7 +100,7 @@ class Tally:
 
     def start(self, found: Findings, now: float) -> None:
         """Begin with what the input holds."""
-        self.total = found.rows or None
+        self.total = found.rows if found.looked else None
         self.done_before = found.done
         counted = Counter({lane: count for lane, (count, _) in found.lanes.items()})
         if counted.total() + len(found.problems) == self.left:  # not after a crash: what was counted was before it

@@ -28,6 +28,7 @@ def changed(kind: str, before: float, after: float, *, at: float = 0, limit: str
         (changed("retuned", 500, 5000), "INFO", "m: RPM is 5,000 by what the service says, not 500"),
         (changed("added", 0, 10_000, limit="RPD"), "INFO", "m: the service also has a limit of 10,000 RPD"),
         (changed("cooled", 0, 1.25), "INFO", "m: refused by RPM: nothing is sent for 1.25 s"),
+        (changed("cooled", 0, 3600.4), "INFO", "m: refused by RPM: nothing is sent for 3,600 s"),
         (
             changed("burst", 500, 0.2),
             "INFO",

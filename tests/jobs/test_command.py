@@ -49,7 +49,7 @@ def test_all_done(fast: str, tmp_path: Path) -> None:
     assert lines[2].startswith("tokens   ")
     assert lines[3:] == ["sent     20 requests: 0 again, 0 refused by a limit"]
     again = run(fast, "r.jsonl", "-o", "o.jsonl", cwd=tmp_path)
-    assert again.stderr.splitlines()[0] == "answered 0 in 0.0 s (0 a minute), 20 were done before"
+    assert again.stderr.splitlines()[0] == "answered 0 in under 0.1 s, 20 were done before"
 
 
 def test_what_is_logged_is_set_by_its_level(fast: str, tmp_path: Path) -> None:

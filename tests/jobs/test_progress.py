@@ -18,7 +18,6 @@ from ratelimit.jobs.preflight import Findings
 from ratelimit.jobs.progress import LivePanel, PlainLines, panel
 from ratelimit.jobs.report import page, plot
 from ratelimit.jobs.standing import look
-from ratelimit.jobs.summary import duration
 from ratelimit.jobs.tally import Point, Tally
 from ratelimit.limits.tiers import load
 from ratelimit.testing.mock import MockServer
@@ -51,7 +50,7 @@ async def test_lines_for_a_pipe(place: Place) -> None:
     assert len(said) == 2
     found = re.fullmatch(
         r"(\d+) answered, 0 failed, (\d+) left, (\d+) a minute, limited by nothing of ours, 2 in flight, 0 retries, "
-        r"0 refused, \$0\.000\d, [\d.]+ s to go",
+        r"0 refused, under \$0\.0001, [\d.]+ s to go",
         said[0],
     )
     assert found
@@ -190,19 +189,3 @@ async def test_a_run_that_was_stopped_knows_what_each_lane_has_left(place: Place
     assert stopped.left
     assert look.tally.left_of == Counter({"gpt-4.1-mini": int(left)})
     assert "to go" in look.shown
-
-
-def test_durations_as_people_say_them() -> None:
-    said = [duration(seconds) for seconds in (0, 0.04, 59.94, 59.96, 60, 3599.6, 3600, 86_399, 86_400, 180_000)]
-    assert said == [
-        "0.0 s",
-        "0.0 s",
-        "59.9 s",
-        "1 min 00 s",
-        "1 min 00 s",
-        "1 h 00 min",
-        "1 h 00 min",
-        "23 h 59 min",
-        "1 d 0 h",
-        "2 d 2 h",
-    ]

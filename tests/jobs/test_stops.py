@@ -88,7 +88,7 @@ async def test_a_deadline(place: Place) -> None:
     async with MockServer(tier="tier-1", echo=True, latency="3", rpm=60) as mock:
         summary = await place.run(mock, Options(deadline=90))
         assert mock.stats.answered_twice == 0
-        assert summary.stopped == "the deadline of 90 s has passed; run again for the rest"
+        assert summary.stopped == "the deadline of 1 min 30 s has passed; run again for the rest"
         assert summary.exit_code == 3
         assert 90 <= summary.seconds <= 93.1  # what was on its way was waited for
         assert summary.left == 200 - summary.answered

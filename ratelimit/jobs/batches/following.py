@@ -17,7 +17,7 @@ from ratelimit.jobs.batches.queue import Queue
 from ratelimit.jobs.batches.routes import RECALLING
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.budget import Stopped
-from ratelimit.jobs.summary import duration
+from ratelimit.jobs.figures import duration
 from ratelimit.jobs.tally import Tally
 
 _HOUR = 3600.0

@@ -28,6 +28,7 @@ from ratelimit.jobs.batches.rejection import queue_full, to_blame
 from ratelimit.jobs.batches.sharing import LOOK_EVERY, Sharing
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.budget import Options, Stopped
+from ratelimit.jobs.figures import duration
 from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.preflight import Findings
 from ratelimit.jobs.source import Row, Source
@@ -106,7 +107,7 @@ class Runner:
         """Go on until every row is dealt with, or something stops the run."""
         loop = asyncio.get_running_loop()
         deadline = self._options.deadline
-        why = Stopped(f"the deadline of {deadline:g} s has passed; run again for the rest") if deadline else None
+        why = Stopped(f"the deadline of {duration(deadline)} has passed; run again for the rest") if deadline else None
         timer = loop.call_later(deadline, self.stop, why) if deadline and why else None
         self._work = asyncio.create_task(self._go())
         try:
@@ -145,7 +146,7 @@ class Runner:
 
     async def _go(self) -> None:
         clock = asyncio.get_running_loop().time
-        found = Findings()
+        found = Findings(looked=False)
         if not self._cancelling:
             found = await look_through(self._source, self._lane_of, self._journal, self._options, self.tally)
         self.tally.start(found, clock())
@@ -282,7 +283,7 @@ class Runner:
             flight.queue.refused(now)
             self._backlog.learn(flight.queue, problems)
             pause = flight.queue.closed_until - now
-            self._say(f"the batch queue of {flight.queue.lane} is full at the service; trying again in {pause:.0f} s")
+            self._say(f"the batch queue of {flight.queue.lane} is full at the service; trying again in {pause:,.0f} s")
             self._again(flight)
             return
         bad = to_blame(problems, flight.about.keys)

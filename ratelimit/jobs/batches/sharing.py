@@ -44,7 +44,7 @@ from ratelimit.jobs.batches.routes import (
     to_go,
 )
 from ratelimit.jobs.batches.spool import Spool
-from ratelimit.jobs.summary import duration
+from ratelimit.jobs.figures import duration
 
 _SMALL = 200  # rows: what is less is joined, lest there be ever more pieces of few
 LOOK_EVERY = 5.0  # seconds

@@ -288,7 +288,7 @@ async def test_cancelling_keeps_what_was_answered(place: Batching) -> None:
     place.ask_for(20)
     async with MockServer(echo=True, batch_speed=0.1) as mock:
         summary = await place.batch(mock, Options(deadline=60))
-        assert summary.stopped == "the deadline of 60 s has passed; run again for the rest"
+        assert summary.stopped == "the deadline of 1 min 00 s has passed; run again for the rest"
         assert place.said == ["1 batches go on at the service; the same command collects what they answer"]
         await asyncio.sleep(40)
         await place.batch(mock, cancelling=True)
