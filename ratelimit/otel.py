@@ -8,9 +8,10 @@ when the request is done with, below whatever span its caller was in. Nothing of
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ except ImportError:
     raise ImportError("ratelimit.otel needs OpenTelemetry; pip install 'ratelimit-scheduler[otel]'") from None
 
 from ratelimit.admission.events import Attempt, Event, Finished
+from ratelimit.admission.log import LOGGER
 from ratelimit.errors import BadSettings
 
 __all__ = ["Telemetry", "exporting"]
@@ -31,6 +33,8 @@ _LATEST: Final = "gen_ai_latest_experimental"
 _SECOND: Final = 1_000_000_000
 _DURATIONS: Final = tuple(0.01 * 2**n for n in range(14))
 _TOKENS: Final = tuple(float(4**n) for n in range(14))
+_PATIENCE: Final = 5.0  # seconds at the end for what is left
+_AFTER_TROUBLE: Final = 1.0  # and where the collector has failed before
 
 # What instrumentations of OpenTelemetry go by. Nothing public names it yet, and the first has two spellings.
 _SUPPRESSED: Final = (getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", ""), "suppress_instrumentation")
@@ -178,7 +182,7 @@ def exporting(where: str, server: str | None = None) -> Iterator[Telemetry]:
     """Record with the global providers, where a program that started this one has set them; else export by OTLP.
 
     Where to is for OpenTelemetry's own variables to say, `OTEL_EXPORTER_OTLP_ENDPOINT` above all. `where` names what
-    asked for it. What is left is sent at the end, which takes as long as the exporter allows itself.
+    asked for it. What is left is sent at the end, but nobody waits long for a collector that does not take it.
     """
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         yield Telemetry(server=server)
@@ -195,15 +199,62 @@ def exporting(where: str, server: str | None = None) -> Iterator[Telemetry]:
         raise BadSettings(where, "needs an exporter", "pip install 'ratelimit-scheduler[otlp]'") from None
     wanted = {signal: os.environ.get(f"OTEL_{signal}_EXPORTER") != "none" for signal in ("TRACES", "METRICS")}
     resource = Resource.create({} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "ratelimit"})
-    tracing = TracerProvider(resource=resource)
-    if wanted["TRACES"]:
-        tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if wanted["METRICS"] else []
-    metering = MeterProvider(readers, resource=resource)
+    logger, heard = logging.getLogger("opentelemetry"), _Heard()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(heard)
+    spans = [OTLPSpanExporter()] if wanted["TRACES"] else []
+    numbers = [OTLPMetricExporter()] if wanted["METRICS"] else []
+    tracing = TracerProvider(resource=resource, shutdown_on_exit=False)
+    for each in spans:
+        tracing.add_span_processor(BatchSpanProcessor(each))
+    readers = [PeriodicExportingMetricReader(exporter) for exporter in numbers]
+    metering = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
     try:
         yield Telemetry(tracing, metering, server=server)
     finally:
-        spans = Thread(target=tracing.shutdown, daemon=True)  # where nobody listens, each takes as long as it may
-        spans.start()
-        metering.shutdown()
-        spans.join()
+        release = [*(exporter.shutdown for exporter in spans), *(exporter.shutdown for exporter in numbers)]
+        over = _closed([tracing.shutdown, metering.shutdown], release, heard)
+        if over:  # else the SDK may have more to say
+            logger.removeHandler(heard)
+            logger.propagate = propagate
+        if heard.lost or not over:
+            LOGGER.warning(
+                "%s: the collector has not taken all spans and metrics; see that one answers where "
+                "OTEL_EXPORTER_OTLP_ENDPOINT says, or set log_level to debug for what it said",
+                where,
+            )
+
+
+class _Heard(logging.Handler):
+    """Takes what the SDK says, which is long and comes again and again, to the lowest level of our own log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.trouble = False
+        self.lost = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note how bad it is."""
+        self.trouble = True
+        self.lost = self.lost or record.levelno >= logging.ERROR or "drop" in str(record.msg).lower()
+        LOGGER.debug("OpenTelemetry: %s", record.getMessage())
+
+
+def _closed(closing: Sequence[Callable[[], None]], release: Sequence[Callable[[], None]], heard: _Heard) -> bool:
+    """Send what is left, all at once; returns whether that is over, or has taken too long and goes on by itself."""
+    threads = [Thread(target=each, daemon=True) for each in closing]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    for patience in (_AFTER_TROUBLE, _PATIENCE):
+        for thread in threads:
+            thread.join(max(began + patience - time.monotonic(), 0.0))
+        if heard.trouble:
+            break
+    if any(thread.is_alive() for thread in threads):
+        heard.lost = True
+        for each in release:  # from waiting to try once more
+            each()
+        for thread in threads:
+            thread.join(0.1)
+    return not any(thread.is_alive() for thread in threads)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,8 +28,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import ratelimit
+from ratelimit import otel
+from ratelimit.admission.events import Finished
+from ratelimit.cli import run
 from ratelimit.errors import BadSettings
 from ratelimit.otel import Telemetry, exporting
+from ratelimit.settings import load_settings
 from ratelimit.testing.mock import MockServer
 from ratelimit.wire.messages import Reply, Request
 from ratelimit.wire.transport import Transport
@@ -197,7 +204,7 @@ async def test_what_has_a_span_gets_none_of_an_instrumentation_of_http(monkeypat
 class Collector(ThreadingHTTPServer):
     """Takes what an exporter brings."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow: float = 0.0) -> None:
         self.brought: dict[str, list[bytes]] = defaultdict(list)
         brought = self.brought
 
@@ -205,6 +212,7 @@ class Collector(ThreadingHTTPServer):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 brought[self.path].append(gzip.decompress(body) if self.headers["Content-Encoding"] else body)
+                time.sleep(slow)  # as long as it is said to take
                 self.send_response(200)
                 self.end_headers()
 
@@ -265,6 +273,61 @@ def test_what_is_left_of_both_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert together == [True, True]
 
 
+def recorded(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Export one span and one number; returns how long the end has taken."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    with exporting("--otel") as telemetry:
+        telemetry(Finished("m", 1.0, "m", "/v1/chat/completions", None, 0.0, (), None, 7, 1, None, None, None))
+        began = time.monotonic()
+    return time.monotonic() - began
+
+
+LOST = (
+    "--otel: the collector has not taken all spans and metrics; see that one answers where OTEL_EXPORTER_OTLP_ENDPOINT "
+    "says, or set log_level to debug for what it said"
+)
+
+
+@pytest.mark.parametrize(
+    ("listens", "patience"),
+    [(False, {"_AFTER_TROUBLE": 0.1, "_PATIENCE": 60.0}), (True, {"_AFTER_TROUBLE": 0.1, "_PATIENCE": 0.3})],
+)
+def test_a_collector_that_is_down_or_silent_costs_a_moment_and_a_sentence(
+    listens: bool,
+    patience: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for name, seconds in patience.items():
+        monkeypatch.setattr(otel, name, seconds)
+    caplog.set_level(logging.DEBUG, "ratelimit")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if listens:
+            silent.listen()
+        took = recorded(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+    assert took < 2
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == [LOST]
+    theirs = [each.getMessage() for each in caplog.records if each.levelno == logging.DEBUG]
+    assert any(each.startswith("OpenTelemetry: ") and "retrying" in each for each in theirs) is not listens
+    assert capfd.readouterr().err == ""
+
+
+def test_a_collector_that_is_only_slow_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(otel, "_AFTER_TROUBLE", 0.01)
+    with Collector(slow=0.2) as collector:
+        serving = threading.Thread(target=collector.serve_forever, daemon=True)
+        serving.start()
+        assert recorded(f"http://127.0.0.1:{collector.server_port}", monkeypatch) >= 0.2
+        collector.shutdown()
+        serving.join()
+    assert sorted(collector.brought) == ["/v1/metrics", "/v1/traces"]
+    assert caplog.records == []
+
+
 def test_the_providers_of_who_started_the_program_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "get_tracer_provider", TracerProvider)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
@@ -285,3 +348,10 @@ def test_without_the_library_it_says_what_to_install() -> None:
     assert done.stderr.splitlines()[-1] == (
         "ImportError: ratelimit.otel needs OpenTelemetry; pip install 'ratelimit-scheduler[otel]'"
     )
+
+
+def test_a_run_through_the_batch_api_says_that_it_exports_nothing() -> None:
+    said: list[str] = []
+    with run._exporting(load_settings(otel=True), "batch", said.append) as told:
+        assert told == []
+    assert said == ["--otel: the Batch API tells nothing of single requests, so there is nothing to export"]

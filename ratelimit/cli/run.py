@@ -121,7 +121,7 @@ def run(requests: str, output: str, **given: Any) -> int:
     try:
         with (
             logged("error" if given["quiet"] else settings.log_level),
-            _exporting(settings) as told,
+            _exporting(settings, given["via"], say) as told,
             _rare_collection(),
         ):
             summary = asyncio.run(_run(job, settings, say, given, told))
@@ -193,11 +193,13 @@ def _onlookers(given: dict[str, Any], say: Say) -> tuple[jobs.Watcher, list[Obse
 
 
 @contextmanager
-def _exporting(settings: Settings) -> Iterator[list[Observer]]:
-    if not settings.otel:
+def _exporting(settings: Settings, via: str, say: Say) -> Iterator[list[Observer]]:
+    where = settings.origin("otel")
+    if settings.otel and via == "batch":
+        say(f"{where}: the Batch API tells nothing of single requests, so there is nothing to export")
+    if not settings.otel or via == "batch":
         yield []
         return
-    where = settings.origin("otel")
     try:
         from ratelimit.otel import exporting  # noqa: PLC0415 - slow, and an extra
     except ImportError:
