@@ -22,7 +22,7 @@ from typing import Self
 
 import msgspec
 
-from ratelimit.errors import AlreadyRunning, OutputUnusable
+from ratelimit.errors import AlreadyRunning, OutputFailed, OutputUnusable
 from ratelimit.jobs.lines import Lines
 from ratelimit.jobs.source import Row, digest
 
@@ -253,9 +253,15 @@ class Journal:
             lines.sync()
 
     def close(self) -> None:
-        """Sync and close; releases the lock."""
+        """Sync and close; releases the lock. What fails is raised, unless the run has been told of such before."""
+        told, failed = any(lines.broken for lines in self._open), list[OutputFailed]()
         for lines in reversed(self._open):  # the lock last
-            lines.close()
+            try:
+                lines.close()
+            except OutputFailed as error:
+                failed.append(error)
+        if failed and not told:
+            raise failed[0]
 
     def __enter__(self) -> Self:
         return self

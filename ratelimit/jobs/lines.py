@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -60,6 +60,11 @@ class Lines:
         except OSError:
             self._broken = why
         raise OutputFailed(str(self.path), why)
+
+    @property
+    def broken(self) -> bool:
+        """Whether something was lost, which was said, and no more is written."""
+        return self._broken is not None
 
     @property
     def unsynced(self) -> bool:
@@ -156,6 +161,15 @@ def _opened(path: Path) -> tuple[int, os.stat_result]:
             finally:
                 os.close(directory)
     return descriptor, state
+
+
+@contextmanager
+def failing_as_ours(path: Path) -> Iterator[None]:
+    """Have what goes wrong with a file that no run needs twice in words of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputFailed(str(path), _words(error)) from None
 
 
 def _words(error: OSError) -> str:

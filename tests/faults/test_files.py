@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batching import Batching, batches
 from checking import check
 from jobbing import Place, batch_line
 from killing import RATELIMIT, environment, mock, write_requests
@@ -55,6 +56,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+
 def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
     expected = write_requests(tmp_path / "requests.jsonl", ROWS)
     output, log = small_disk / "results.jsonl", tmp_path / "served.jsonl"
@@ -65,9 +70,33 @@ def test_a_disk_that_is_really_full(small_disk: Path, tmp_path: Path) -> None:
         assert "no space left" in full.stderr.lower()
         left = check(output, expected, exit_code=3)
         assert 0 < len(left.answers) < ROWS
-        subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
+        resize(small_disk, "1m")
         again = subprocess.run(command, env=environment(url), capture_output=True, text=True, check=False)
     check(output, expected, exit_code=again.returncode, log=log, paid_twice=8, printed=[full.stderr, again.stderr])
+
+
+@pytest.mark.parametrize("size", ["12k", "64k"])
+async def test_a_disk_that_is_really_full_under_a_job_of_batches(small_disk: Path, tmp_path: Path, size: str) -> None:
+    """Before the first batch is enqueued, or while batches are under way; what lies on it without a name counts too."""
+    source, place = Batching(tmp_path), Batching(small_disk)
+    source.ask_for(ROWS, words=25)
+    table = source.queue_of(1_000)
+    place.requests.symlink_to(source.requests)
+    resize(small_disk, size)
+    async with MockServer(echo=True, batch_queue=1_000) as server:
+        try:
+            summary = await place.batch(server, tiers_file=table)
+            stopped = summary.exit_code, summary.stopped
+        except OutputFailed as failed:
+            stopped = failed.exit_code, str(failed)
+        why = "No space left on device; make room or choose another place, then run again: every line that was written"
+        assert stopped == (3, f"writing {small_disk} failed: {why} is whole")
+        assert bool(batches(server)) == (size == "64k")
+        resize(small_disk, "1m")
+        again = await place.batch(server, tiers_file=table)
+        assert sum(each["request_counts"]["completed"] for each in batches(server)) == ROWS
+    assert (again.exit_code, again.left) == (0, 0)
+    place.expect_everything(ROWS, words=25)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 from ratelimit.errors import RequestFailed
@@ -17,6 +18,7 @@ from ratelimit.jobs.batches import merging
 from ratelimit.jobs.batches.api import Api, Batch
 from ratelimit.jobs.batches.ledger import Enqueued
 from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.lines import failing_as_ours
 from ratelimit.jobs.tally import Tally
 from ratelimit.limits.tiers import Table
 
@@ -51,7 +53,7 @@ class Collector:
             failures = dict[int, tuple[bytes, str]]()
             answered, told = set[int](), set[int]()
             for file in (batch.output_file_id, batch.error_file_id):
-                with tempfile.TemporaryFile() as content:
+                with failing_as_ours(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as content:
                     if file and await self._fetch(file, batch, content):
                         for number, line in enumerate(content):
                             if not number % _AT_ONCE:

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ratelimit.errors import RateLimitError, RequestInvalid
+from ratelimit.errors import JobStopped, RateLimitError, RequestInvalid
 from ratelimit.jobs.batches.following import Flight
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.budget import Options
@@ -57,6 +57,8 @@ async def take_in(
             if flight is None and limit is not None and taken >= limit:
                 continue
             group, place = spool.add(row)
+        except JobStopped:  # the row is not to blame
+            raise
         except RateLimitError as error:
             give_up(row, error)
             continue

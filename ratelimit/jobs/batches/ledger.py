@@ -19,7 +19,7 @@ from typing import Self
 
 import msgspec
 
-from ratelimit.errors import OutputUnusable, RateLimitError, printable
+from ratelimit.errors import OutputFailed, OutputUnusable, RateLimitError, printable
 from ratelimit.jobs.lines import Lines
 
 
@@ -176,8 +176,9 @@ class Ledger:
         self._lines.sync()
 
     def close(self) -> None:
-        """Close the file."""
-        self._lines.close()
+        """Close the file; what matters of it was synced as it was written."""
+        with suppress(OutputFailed):
+            self._lines.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,8 @@
 """The rows of a job that are left, as lines of batch files, on disk; and a few numbers of each in memory.
 
 The input may be packed, or made of a template, and is read once. From then on any rows can be put together into a file
-without going through the input again. The spool has no name, so whatever ends the run, nothing of it stays.
+without going through the input again. The spool has no name, so whatever ends the run, nothing of it stays; what goes
+wrong with it is said of the directory that it lies in.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Self
 
 import msgspec
 
+from ratelimit.errors import OutputFailed
+from ratelimit.jobs.lines import failing_as_ours
 from ratelimit.jobs.source import Row
 from ratelimit.limits.charge import billed_input, charge, measure
 from ratelimit.limits.tiers import Table
@@ -53,7 +57,8 @@ class Spool:
         self._directory = directory
         self.table = table
         self._most_live = most_live  # the most tokens that the live API can ever charge a lane at once
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by this object's close
+        with failing_as_ours(directory):
+            self._file: IO[bytes] = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by this object's close
         self._end = 0
         self._places: dict[tuple[str, str, str, bool], int] = {}
         self.groups: list[Group] = []
@@ -75,6 +80,10 @@ class Spool:
             self.groups.append(Group(lane, request.model, row.path, live=live))
         number = self._places[name]
         line = _encode(_Line(row.id, "POST", row.path, msgspec.Raw(_on_one_line(row.body)))) + b"\n"
+        try:  # which costs less than the context does, for each row
+            self._file.write(line)
+        except OSError as error:
+            raise OutputFailed(str(self._directory), error.strerror or str(error)) from None
         group = self.groups[number]
         group.charge += charged
         group.tokens.append(tokens)
@@ -82,15 +91,15 @@ class Spool:
         group.inputs.append(size.inputs if size.endpoint == "embeddings" else 0)
         group.keys.append(row.key)
         group.offsets.append(self._end)
-        self._file.write(line)
         self._end += len(line)
         return number, len(group.keys) - 1
 
     def line(self, number: int, place: int) -> bytes:
         """Return the line of one row."""
         group = self.groups[number]
-        self._file.seek(group.offsets[place])
-        return self._file.read(group.lengths[place])
+        with failing_as_ours(self._directory):
+            self._file.seek(group.offsets[place])
+            return self._file.read(group.lengths[place])
 
     def row(self, number: int, place: int) -> Row:
         """Return one row as it came in, but for the number of its line."""
@@ -99,15 +108,18 @@ class Spool:
 
     def file(self, number: int, places: Sequence[int]) -> IO[bytes]:
         """Return a file of these rows, read from its beginning."""
-        made = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - closed by whoever sends it
-        for place in places:
-            made.write(self.line(number, place))
-        made.seek(0)
-        return made
+        with failing_as_ours(self._directory), ExitStack() as unless_sent:
+            made = unless_sent.enter_context(tempfile.TemporaryFile(dir=self._directory))
+            for place in places:
+                made.write(self.line(number, place))
+            made.seek(0)
+            unless_sent.pop_all()  # closed by whoever sends it
+            return made
 
     def close(self) -> None:
         """Remove everything."""
-        self._file.close()
+        with suppress(OSError):  # what is still to be written of it, nobody will read
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
