@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -15,6 +17,11 @@ from rich.live import Live
 from ratelimit.admission.shared.memory import MemoryStore
 from ratelimit.admission.shared.store import NO_BURST, HolderSeen, LaneSeen, LimitKept, StoreAway
 from ratelimit.cli import limits, plan, run, status, top
+from ratelimit.errors import BadSettings
+from ratelimit.jobs.summary import Summary, summarise
+from ratelimit.jobs.tally import Tally
+from ratelimit.limits.tiers import load
+from ratelimit.wire.sender import Count
 
 BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Why?"}]}
 
@@ -72,6 +79,28 @@ def test_run_refuses_what_goes_with_another_route(requests: str) -> None:
         said(run.run, requests, "-o", "out.jsonl", "--via", "batch", "--max-cost", "1")
     with pytest.raises(click.UsageError):
         said(run.run, requests, "-o", "out.jsonl", "--system", "Be brief.")
+
+
+@pytest.mark.parametrize("wrong", [None, BadSettings("here", "is wrong", "mend it")])
+def test_a_run_has_the_collector_look_rarely_and_leaves_it_as_it_was(
+    requests: str, wrong: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    async def instead(*_: object, **__: object) -> Summary:
+        seen.append((gc.get_threshold(), gc.get_freeze_count() > 0))
+        if wrong:
+            raise wrong
+        return summarise(Tally(load()), Count(), (), None, in_doubt=0, failed_before=0, interrupted=False)
+
+    monkeypatch.setattr("ratelimit.cli.run.jobs.run", instead)
+    before, own = gc.get_threshold(), (701, 11, 12)
+    gc.set_threshold(*own)
+    with pytest.raises(BadSettings) if wrong else nullcontext():
+        said(run.run, requests, "-o", "out.jsonl", "--quiet")
+    assert seen == [((50_000, 20, 50), True)]
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (own, 0)
+    gc.set_threshold(*before)
 
 
 def test_who_shares_is_read_on_a_narrow_terminal_too() -> None:

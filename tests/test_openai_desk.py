@@ -10,6 +10,7 @@ import pytest
 from sdk_stub import BODY, Watched, answer, trouble
 
 from ratelimit.admission.blocking import Background
+from ratelimit.limits.bucket import Limit
 from ratelimit.wire import sdk_desk
 from ratelimit.wire.messages import Reply
 from ratelimit.wire.messages import request as checked
@@ -100,6 +101,25 @@ async def test_who_is_stopped_between_grant_and_departure_does_not_leave() -> No
     with pytest.raises(sdk_desk.Halted) as caught:
         await desk.send(checked(BODY), leave, lambda: 1, priority=0, deadline=None)
     assert caught.value.reply.status == 401
+
+
+async def test_what_was_spent_is_read_while_another_thread_adds_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(answer())
+    await watched.send()
+    ((origin, desk),) = watched.limiter._desks.items()
+    scheduler = desk.sender.gate.scheduler
+    monkeypatch.setitem(vars(scheduler), "_limits", lambda _: (Limit("requests", 60, 60.0),))
+    ledger = scheduler.lane("gpt-4o-mini").ledger
+    missing = ledger.missing
+
+    def meanwhile() -> dict[str, float]:
+        scheduler.lane("another")
+        return dict(missing())
+
+    monkeypatch.setattr(ledger, "missing", meanwhile)
+    for user in list(watched.limiter._users):
+        watched.limiter.leave(user)
+    assert set(watched.limiter._spent[origin]) == {"gpt-4o-mini"}
 
 
 @pytest.mark.real_time

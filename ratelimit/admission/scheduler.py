@@ -196,8 +196,10 @@ class Scheduler:
         """Return what is missing from each limit of each lane: plain numbers to store, and to `resume` with later.
 
         A day's limit outlives a process. One that starts `elapsed` seconds later takes up where this one stopped.
+        May be called from any thread.
         """
-        return {name: missing for name, lane in self._lanes.items() if (missing := lane.ledger.missing())}
+        lanes = list(self._lanes.items())  # in one step, for the loop's thread may add one
+        return {name: missing for name, lane in lanes if (missing := lane.ledger.missing())}
 
     async def check(self) -> None:
         """Raise where limits are to be shared and cannot be."""
@@ -223,7 +225,7 @@ class Scheduler:
         return ledger
 
     def __repr__(self) -> str:
-        lanes = "; ".join(f"{lane.name}: {lane.status()}" for lane in self._lanes.values())
+        lanes = "; ".join(f"{lane.name}: {lane.status()}" for lane in list(self._lanes.values()))
         return f"<Scheduler {lanes or 'no lanes yet'}>"
 
 

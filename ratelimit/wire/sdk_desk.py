@@ -247,7 +247,8 @@ class Limiter:
                 desk.post(desk.close, later=True)
 
     def __repr__(self) -> str:
-        return f"<Limiter {', '.join(repr(desk.sender.gate.scheduler) for desk in self._desks.values()) or 'unused'}>"
+        lines = [repr(desk.sender.gate.scheduler) for desk in list(self._desks.values())]
+        return f"<Limiter {', '.join(lines) or 'unused'}>"
 
 
 _background: tuple[int, Background] | None = None

@@ -249,6 +249,23 @@ async def test_two_models_in_a_sorted_file_both_go_at_full_speed(place: Place) -
     assert 30 < summary.seconds < 33  # a hundred at once and fifty more at a hundred a minute, both
 
 
+async def test_a_model_that_had_nothing_left_is_sent_again_beside_others(place: Place) -> None:
+    """The second run is told of the first that two lanes have rows left; the failed ones are the third's."""
+    models = ["gpt-4o"] * 2 + ["gpt-4o-mini", "gpt-4.1-mini"] * 15
+    place.write(
+        batch_line(f"row-{number}", ask("hi", model) | ({"messages": []} if model == "gpt-4o" else {}))
+        for number, model in enumerate(models)
+    )
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        first = await place.run(mock, Options(limit=12))
+        again = await place.run(mock, retry_failed=True)
+        assert mock.stats.arrived == 34
+    assert (first.answered, first.failed, first.left) == (10, 2, 20)
+    assert (again.answered, again.failed, again.left) == (20, 2, 0)
+    assert sorted(place.errors()) == ["row-0", "row-1"]
+    assert len(place.answers()) == 30
+
+
 async def test_a_reply_on_several_lines_or_with_a_broken_letter_is_one_line_of_utf_8(place: Place) -> None:
     for body in (b'{"a":\r\n [1,\n2], "b":\r3}', b'{"a":\r[1,2]}', b'{"a":[1,2],"b":3,"c":"\xff\\u2028"}'):
         line = answered(Row(1, "x"), Reply(200, {}, body))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -70,6 +72,43 @@ async def test_a_store_that_is_opened_takes_no_locks_from_another_of_the_same_pr
     elsewhere = SqliteStore(one.path, Hands())
     assert await elsewhere.peek() == await one.peek()
     await asyncio.gather(one.aclose(), two.aclose(), elsewhere.aclose())
+
+
+async def test_a_store_that_is_closed_while_it_is_opened_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, begun, ready = SqliteStore(tmp_path / "file", Hands()), threading.Event(), SqliteStore._make_ready
+
+    def closed_meanwhile(self: SqliteStore, opened: sqlite3.Connection) -> None:
+        begun.set()
+        assert self._closing.wait(10)
+        ready(self, opened)
+
+    monkeypatch.setattr(SqliteStore, "_make_ready", closed_meanwhile)
+    opening = asyncio.create_task(store.check())
+    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.gather(store.aclose(), store.aclose(), opening)
+    assert [name for name in open_files() if name.startswith(str(store.path))] == []
+    with pytest.raises(StoreAway) as said:
+        await store.lease("group", QUESTION)
+    assert str(said.value) == f"{store.path}: it is closed here"
+
+
+async def test_a_file_that_cannot_be_made_ready_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"something else" * 100)
+    store = SqliteStore(tmp_path / "file", Hands())
+    with pytest.raises(StoreUnusable) as said:
+        await store.check()
+    assert str(said.value) == (
+        f"shared limits at {store.path}: holds something else than shared limits; move it away, or name another file"
+    )
+    assert [name for name in open_files() if name.startswith(str(store.path))] == []
+    await store.aclose()
+
+
+def open_files() -> list[str]:
+    """The names of what this process has open."""
+    return [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink() and each.exists()]
 
 
 async def test_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -66,7 +66,7 @@ class SqliteStore:
         """Take a program's word and give it a lease."""
         answer = await self._call(lambda: self._lease(group, ask))
         self._leases += 1
-        if self._leases % _CHECKPOINT == 0 and self._connection is not None:
+        if self._leases % _CHECKPOINT == 0 and self._connection is not None and not self._closing.is_set():
             self._thread.submit(self._connection.execute, "PRAGMA wal_checkpoint(PASSIVE)")
         return answer
 
@@ -76,15 +76,22 @@ class SqliteStore:
 
     async def aclose(self) -> None:
         """Close the file."""
-        self._closing.set()
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await self._call(connection.close)
-            os.close(self._lock)
-        self._thread.shutdown(wait=False)
+        if not self._closing.is_set():
+            closed = self._call(self._close)  # after what the thread is at: it may be opening it
+            self._closing.set()
+            self._thread.shutdown(wait=False)
+            await asyncio.shield(closed)
 
-    async def _call(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._translated(work))
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            os.close(self._lock)
+            self._connection = None
+
+    def _call(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        if self._closing.is_set():
+            raise StoreAway(f"{self.path}: it is closed here")
+        return asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._translated(work))
 
     def _translated(self, work: Callable[[], T]) -> T:
         """Run `work`, with what goes wrong as one of our errors."""
@@ -104,26 +111,30 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._create()
-                self._lock = self._descriptor(self.path.with_name(f"{self.path.name}-lock"))
-            except OSError as error:
-                why = f"cannot be opened for writing ({error.strerror})"
-                raise StoreUnusable(str(self.path), why, "set XDG_STATE_HOME to a directory of yours") from None
+            self._connection = self._opened()
+        return self._connection
+
+    def _opened(self) -> sqlite3.Connection:
+        """Open the file and the lock beside it, or neither."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._create()
+            self._lock = self._descriptor(self.path.with_name(f"{self.path.name}-lock"))
+        except OSError as error:
+            why = f"cannot be opened for writing ({error.strerror})"
+            raise StoreUnusable(str(self.path), why, "set XDG_STATE_HOME to a directory of yours") from None
+        with ExitStack() as undoing:
+            undoing.callback(os.close, self._lock)
             opened = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+            undoing.callback(opened.close)
             try:
                 with self._alone(_PATIENCE):
                     self._make_ready(opened)
-            except BaseException as error:
-                opened.close()
-                os.close(self._lock)
-                if isinstance(error, StoreAway):
-                    why = f"has been locked by another program for {_PATIENCE:g} s"
-                    raise StoreUnusable(str(self.path), why, "let that program go on, or end it") from None
-                raise
-            self._connection = opened
-        return self._connection
+            except StoreAway:
+                why = f"has been locked by another program for {_PATIENCE:g} s"
+                raise StoreUnusable(str(self.path), why, "let that program go on, or end it") from None
+            undoing.pop_all()
+        return opened
 
     def _create(self) -> None:
         """Make the file, if there is none. One that exists is not opened here.
