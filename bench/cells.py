@@ -33,7 +33,7 @@ from ratelimit.testing.mock.asks import chat
 from ratelimit.testing.mock.charges import Profile, charge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from servers import Network, Service
+from servers import Network, Service, until_answered
 
 BACKLOG = 200
 _SPARE = 4  # of the limit that does not bind, this many times what is used
@@ -129,22 +129,13 @@ async def fill(scheduler: Scheduler, service: Service, network: Network, asks: A
             task.add_done_callback(tasks.discard)
 
     async def send(ask: Ask, arrival: int) -> None:
-        first = True
-        while True:
-            async with ask.turn(arrival) as turn:
-                if first:
-                    one_more()
-                    first = False
-                await asyncio.sleep(network.one_way())
-                refusal = service.judge(ask.charged, loop.time())
-                if refusal is None:
-                    headers = service.headers(loop.time())
-                    await asyncio.sleep(network.reply())
-                    turn.observe(headers)
-                    turn.used()
-                    return
-                await asyncio.sleep(network.one_way())
-                turn.refused(refusal)
+        await until_answered(
+            lambda: ask.turn(arrival),
+            service,
+            network,
+            ask.charged,
+            begun=one_more,
+        )
 
     for _ in range(BACKLOG):
         one_more()

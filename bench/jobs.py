@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +27,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from bench.record import Progress, Record, concluded, machine, parser_of, place, versions
+from bench.server import serving
 
 TARGETS = {"peak_mb": "<= 200", "growth": "<= 1.1", "resume_s": "<= 10", "to_bare": ">= 0.7", "fluid": ">= 0.98"}
 RATELIMIT = [sys.executable, "-m", "ratelimit"]
@@ -66,15 +65,8 @@ def write(path: Path, rows: int, size: int = 500, **more: Any) -> None:
 @contextmanager
 def mock(*options: str) -> Iterator[str]:
     """The mock in a process of its own; yields its base URL."""
-    command = [*RATELIMIT, "mock", "--port", "0", "--output-tokens", "20", "--seed", "1", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        greeting = server.stdout.readline()
-        threading.Thread(target=server.stdout.read, daemon=True).start()
-        try:
-            yield re.findall(r"http://[^ ,]+", greeting)[0]
-        finally:
-            server.terminate()
+    with serving(["--output-tokens", "20", "--seed", "1", *options]) as server:
+        yield server.base_url
 
 
 def run(url: str, place: Path, output: str, *options: str) -> dict[str, Any]:

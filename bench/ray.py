@@ -33,6 +33,7 @@ from bench.server import serving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from jobbing import batch_line
+from ray_cluster import cluster
 from redis_server import RedisServer, missing
 
 ROOT = Path(__file__).parents[1]
@@ -129,26 +130,14 @@ def main(arguments: list[str]) -> int:
             sys.stderr.write("Ray is not installed here: make .venv-ray/ready makes an environment that has it\n")
             return 2
         return subprocess.call([str(other), "-m", "bench", "ray", *arguments], cwd=ROOT)
-    import ray  # type: ignore[import-not-found]  # noqa: PLC0415 - an extra
-    import ray.data  # type: ignore[import-not-found]  # noqa: PLC0415 - likewise
-
     before, lacking = machine(), missing()
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        object_store_memory=128 * 1024 * 1024,
-        logging_level="error",
-        log_to_driver=False,
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
     parts = 5 if options.quick else 1
     stores = ["actor"] if lacking else ["actor", "redis"]
     progress, rows = Progress(len(stores)), list[Row]()
-    for store in stores:
-        rows.append(played(ray, store, ROWS // parts, RPM // parts))
-        progress.say(store)
-    ray.shutdown()
+    with cluster(logging_level="error", log_to_driver=False) as ray:
+        for store in stores:
+            rows.append(played(ray, store, ROWS // parts, RPM // parts))
+            progress.say(store)
     record = Record(
         bench="ray",
         rows=rows,

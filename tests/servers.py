@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ratelimit.admission.scheduler import Scheduler
+from ratelimit.admission.turn import Turn
 from ratelimit.limits.bucket import Limit
 from ratelimit.limits.headers import Observed, Reading, Refusal
 
@@ -267,13 +268,34 @@ def of_tokens(tokens: float, *, over: float = 1.0) -> Ask:
 
 async def send(scheduler: Scheduler, service: Service, network: Network, ask: Ask) -> None:
     """One request until it is answered, as a client would send it."""
-    loop = asyncio.get_running_loop()
     arrival = scheduler.arrive()
+    await until_answered(
+        lambda: scheduler.reserve("m", tokens=ask.estimate, arrival=arrival), service, network, ask.charged
+    )
+
+
+def _nothing() -> None: ...
+
+
+async def until_answered(
+    turns: Callable[[], Turn],
+    service: Service,
+    network: Network,
+    charged: float,
+    *,
+    begun: Callable[[], None] = _nothing,
+    admitted: Callable[[], None] = _nothing,
+) -> None:
+    """Take turn after turn until the service has answered; tells of the first, and of the one let in."""
+    loop = asyncio.get_running_loop()
     while True:
-        async with scheduler.reserve("m", tokens=ask.estimate, arrival=arrival) as turn:
+        async with turns() as turn:
+            begun()
+            begun = _nothing
             await asyncio.sleep(network.one_way())
-            refusal = service.judge(ask.charged, loop.time())
+            refusal = service.judge(charged, loop.time())
             if refusal is None:
+                admitted()
                 headers = service.headers(loop.time())
                 await asyncio.sleep(network.reply())
                 turn.observe(headers)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from servers import Ask, Network, Service
+from servers import Ask, Network, Service, until_answered
 
 from ratelimit.admission.events import Changed, Event, Notice
 from ratelimit.admission.scheduler import Scheduler
@@ -131,22 +131,15 @@ class Program:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def send(self, service: Service, network: Network, ask: Ask) -> None:
-        loop = asyncio.get_running_loop()
+        clock = asyncio.get_running_loop().time
         arrival = self.scheduler.arrive()
-        while True:
-            turn = self.scheduler.reserve("m", tokens=ask.estimate, arrival=arrival, priority=self.priority)
-            async with turn:
-                await asyncio.sleep(network.one_way())
-                refusal = service.judge(ask.charged, loop.time())
-                if refusal is None:
-                    self.admitted.append(loop.time())
-                    headers = service.headers(loop.time())
-                    await asyncio.sleep(network.reply())
-                    turn.observe(headers)
-                    turn.used()
-                    return
-                await asyncio.sleep(network.one_way())
-                turn.refused(refusal)
+        await until_answered(
+            lambda: self.scheduler.reserve("m", tokens=ask.estimate, arrival=arrival, priority=self.priority),
+            service,
+            network,
+            ask.charged,
+            admitted=lambda: self.admitted.append(clock()),
+        )
 
     async def flood(
         self, service: Service, network: Network, start: float, until: float, ask: Ask | None = None, backlog: int = 200

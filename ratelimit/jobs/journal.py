@@ -78,46 +78,36 @@ class Digests:
     def add(self, number: int) -> bool:
         """Take in a number; returns whether it is new."""
         number = number or 1  # zero is an empty slot
-        slots, mask = self._slots, self._mask
-        slot = number & mask
-        if there := slots[slot]:
-            step = number * _SECRET >> 64 | 1
-            while there:
-                if there == number:
-                    return False
-                slot = (slot + step) & mask
-                there = slots[slot]
-        slots[slot] = number
+        slot = self._slot(number)
+        if self._slots[slot]:
+            return False
+        self._slots[slot] = number
         self._count += 1
-        if self._count * 5 > mask * 3:
+        if self._count * 5 > self._mask * 3:
             self._grow()
         return True
 
-    def _grow(self) -> None:
-        before, mask = self._slots, self._mask * 2 + 1
-        slots = array("Q", [0]) * (mask + 1)
-        for number in before:
-            if number:
-                slot = number & mask
-                if slots[slot]:
-                    step = number * _SECRET >> 64 | 1
-                    while slots[slot]:
-                        slot = (slot + step) & mask
-                slots[slot] = number
-        self._slots, self._mask = slots, mask
-
-    def __contains__(self, number: int) -> bool:
-        number = number or 1
+    def _slot(self, number: int) -> int:
+        """Return where a number is, or the empty slot where it would be."""
         slots, mask = self._slots, self._mask
         slot = number & mask
-        if there := slots[slot]:
+        there = slots[slot]
+        if there and there != number:
             step = number * _SECRET >> 64 | 1
-            while there:
-                if there == number:
-                    return True
+            while there and there != number:
                 slot = (slot + step) & mask
                 there = slots[slot]
-        return False
+        return slot
+
+    def _grow(self) -> None:
+        before, self._mask = self._slots, self._mask * 2 + 1
+        self._slots = array("Q", [0]) * (self._mask + 1)
+        for number in before:
+            if number:
+                self._slots[self._slot(number)] = number
+
+    def __contains__(self, number: int) -> bool:
+        return self._slots[self._slot(number or 1)] != 0
 
     def __len__(self) -> int:
         return self._count

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_cluster import cluster
 
 _HERE = importlib.util.find_spec("ray") is not None
 collect_ignore_glob = [] if _HERE else ["test_*.py"]
@@ -35,17 +35,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[Any]:
-    """Ray, with a cluster of two cores that nobody else can reach."""
-    found = importlib.import_module("ray")
-    importlib.import_module("ray.data")
-    found.init(
-        num_cpus=2,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        object_store_memory=128 * 1024 * 1024,
-        logging_level="warning",
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}},  # where the tests' own modules are
-    )
-    found.data.DataContext.get_current().enable_progress_bars = False
-    yield found
-    found.shutdown()
+    there = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}}  # where the tests' own modules are
+    with cluster(logging_level="warning", runtime_env=there) as found:
+        yield found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -17,16 +16,9 @@ from mock_http import (
     RESPONSE_SHAPE,
     fits,
     post,
-    session,
 )
 
 from ratelimit.testing.mock import MockServer
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
 
 
 async def test_chat_has_the_shape_of_the_service_and_its_headers(http: aiohttp.ClientSession) -> None:

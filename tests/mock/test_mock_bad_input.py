@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mock_http import CHAT, HI, MODELS, fits, session
+from mock_http import CHAT, HI, MODELS, fits
 
 from ratelimit.testing.mock import MockServer
 from ratelimit.testing.mock.endpoints import ENDPOINTS
@@ -25,12 +25,6 @@ NOT_JSON_SAID = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library "
     "correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
 )
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
 
 
 async def said(http: aiohttp.ClientSession, mock: MockServer, path: str, raw: Any) -> tuple[int, str, str | None]:

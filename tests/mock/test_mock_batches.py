@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
-from mock_http import CHAT_SHAPE, MODELS, Json, fits, post, session
+from mock_http import CHAT_SHAPE, MODELS, Json, fits, post
 
 from ratelimit.testing.mock import Limits, MockServer
 
@@ -50,12 +49,6 @@ BATCH_SHAPE = {
     },
     "metadata": (dict, None),
 }
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
 
 
 def row(name: str, *, url: str = URL, **body: Any) -> Json:

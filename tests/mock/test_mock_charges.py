@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
-from mock_http import CHAT, HI, MODELS, Json, events, post, session
+from mock_http import CHAT, HI, MODELS, Json, events, post
 
 from ratelimit.errors import BadMockOption
 from ratelimit.testing.mock import Limits, MockServer
 from ratelimit.testing.mock.spreads import spread
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
-
 
 B93 = [{"role": "system", "content": "x" * 46}, {"role": "user", "content": "x" * 47}]
 RESPONSE = {"model": "m", "input": "x" * 41}

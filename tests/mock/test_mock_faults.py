@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -12,12 +11,6 @@ from mock_http import CHAT, HI, MODELS, post, session
 from ratelimit.errors import BadMockOption
 from ratelimit.testing.mock import Limits, MockServer
 from ratelimit.testing.mock.faults import KINDS, PROBLEMS
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
 
 
 async def statuses(http: aiohttp.ClientSession, mock: MockServer, times: int, path: str = CHAT) -> list[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import aiohttp
 import pytest
 from mock_http import (
@@ -11,17 +9,10 @@ from mock_http import (
     HI,
     Json,
     post,
-    session,
 )
 
 from ratelimit.errors import BadMockOption
 from ratelimit.testing.mock import Account, Limits, MockServer
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
 
 
 async def test_checks_come_in_the_order_key_model_validation_limits(http: aiohttp.ClientSession) -> None:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mock_http import CHAT, HI, MODELS, Json, post, session
+from mock_http import CHAT, HI, MODELS, Json, post
 
 from ratelimit.testing.mock import Limits, MockServer, stats
 from ratelimit.testing.mock.stats import Notes
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
 
 
 @settings(deadline=None, max_examples=100)

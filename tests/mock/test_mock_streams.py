@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import aiohttp
-import pytest
 from mock_http import (
     CHAT,
     CHUNK_SHAPE,
@@ -16,16 +13,9 @@ from mock_http import (
     events,
     fits,
     post,
-    session,
 )
 
 from ratelimit.testing.mock import MockServer
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
 
 
 async def test_a_chat_stream_is_chunks_usage_and_done(http: aiohttp.ClientSession) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,12 +14,6 @@ from mock_http import CHAT, HI, MODELS, Json, post, session
 from ratelimit.testing.mock import MockServer
 from ratelimit.testing.mock.replies import _Ready, written
 from ratelimit.testing.mock.sabotage import ABSURD
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with session() as opened:
-        yield opened
 
 
 async def read(http: aiohttp.ClientSession, mock: MockServer, **more: Any) -> tuple[int, bytes]:
