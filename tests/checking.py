@@ -70,7 +70,8 @@ def check(
     if left.missing:
         assert exit_code in {3, 130, -9}, f"{len(left.missing)} are missing, and the exit code is {exit_code}"
     elif exit_code != 130:
-        assert exit_code == (1 if left.failures else 0), f"nothing is missing, and the exit code is {exit_code}"
+        why = f"nothing is missing, and the exit code is {exit_code}; failed: {dict(list(left.failures.items())[:3])}"
+        assert exit_code == (1 if left.failures else 0), why
     if log is not None:
         served = Counter(each["custom_id"] for each in lines(log) if each["status"] == 200 and each["custom_id"])
         twice = sum(served.values()) - len(served)

@@ -5,6 +5,7 @@ The gate knows models and charges, which the scheduler does not: a scheduler cou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -108,6 +109,11 @@ class GateTurn(Turn):
     def lane(self) -> Lane:
         """The lane it stands in."""
         return self._lane
+
+    @property
+    def sent_at(self) -> float:
+        """When its request left; before the beginning of time where it has not."""
+        return -math.inf if self._hold is None or self._hold.sent_at is None else self._hold.sent_at
 
     def _pricing(self) -> Callable[[], Cost]:
         return self._price

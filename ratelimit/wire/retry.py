@@ -7,6 +7,10 @@ as the service told, and the retry stands in it at its old place.
 Retries are a share of what succeeds, over all requests. When that is spent and most attempts fail, the service is down:
 sending pauses, and one request at a time goes out to see, less and less often, until one succeeds. Attempts made in an
 outage count against nobody, nor do those made while everything fails and it is only not yet known that it lasts.
+
+Until that is known it is the foremost in line who fails, again and again, and a slow lane asks nobody else meanwhile.
+So a request is given up only once another is known to have done better, or there is no other left to try: else it goes
+back to the end of the line, and the next one is asked.
 """
 
 from __future__ import annotations
@@ -62,10 +66,16 @@ class Again(Exception):
 class Patience:
     """Of one request: how often it has failed, when to stop, and how long to wait until then."""
 
-    def __init__(self, policy: Policy, first: Again) -> None:
+    def __init__(self, policy: Policy, first: Again, to_blame: Callable[[], bool]) -> None:
         self._policy = policy
+        self._to_blame = to_blame
         self._last = first
         self._failures = int(first.counts)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether it has failed as often as it may; it is asked again only where it may not be to blame."""
+        return self._failures >= self._policy.attempts
 
     def note(self, failure: Again) -> None:
         """Count one more failure."""
@@ -74,7 +84,7 @@ class Patience:
 
     def stop(self, _state: RetryCallState) -> bool:
         """Whether the last attempt was the last."""
-        return self._failures >= self._policy.attempts
+        return self._last.counts and self.used_up and self._to_blame()
 
     def wait(self, _state: RetryCallState) -> float:
         """Seconds to wait: as told, else exponential with full jitter; none where the lane or the outage waits."""
@@ -89,10 +99,15 @@ class Patience:
         return random.uniform(0, min(policy.first_wait * 2**doublings, policy.longest_wait))  # noqa: S311 - no secret
 
 
-async def persist(failure: Again, attempt: Callable[[], Awaitable[T]], policy: Policy) -> T:
-    """After a first failure, run attempts until one succeeds, raises something final, or was the last."""
+async def persist(
+    failure: Again, attempt: Callable[[Patience], Awaitable[T]], policy: Policy, to_blame: Callable[[], bool]
+) -> T:
+    """After a first failure, run attempts until one succeeds, raises something final, or was the last.
+
+    `to_blame` is asked of a request whose attempts are used up: whether it is the request that fails, or everything.
+    """
     first: Again | None = failure
-    patience = Patience(policy, failure)
+    patience = Patience(policy, failure, to_blame)
     trials = AsyncRetrying(
         stop=patience.stop,
         wait=patience.wait,
@@ -107,7 +122,7 @@ async def persist(failure: Again, attempt: Callable[[], Awaitable[T]], policy: P
                     failed, first = first, None
                     raise failed
                 try:
-                    return await attempt()
+                    return await attempt(patience)
                 except Again as another:
                     patience.note(another)
                     raise
@@ -121,6 +136,7 @@ class Outage:
 
     def __init__(self, policy: Policy) -> None:
         self.paused: bool = False
+        self.heard_from: float = float("-inf")  # when the latest request left that was answered
         self._policy = policy
         self._left = policy.reserve
         self._failing = 0.0  # share of the attempts, the latest weighing most
@@ -138,13 +154,14 @@ class Outage:
         self._arm()
         return await waiter
 
-    def succeeded(self) -> None:
-        """Note that the service has done what it was asked for."""
+    def succeeded(self, sent_at: float) -> None:
+        """Note that the service has done what it was asked for at `sent_at`."""
         self._left = min(self._left + self._policy.share, self._policy.reserve * 50)
-        self.answered()
+        self.answered(sent_at)
 
-    def answered(self) -> None:
-        """Note that the service is there, whatever it says."""
+    def answered(self, sent_at: float) -> None:
+        """Note that the service is there, whatever it says to what was sent at `sent_at`."""
+        self.heard_from = max(self.heard_from, sent_at)
         self._streak = 0
         self._failing *= 1 - _WEIGHT
         if self.paused:

@@ -23,7 +23,7 @@ from ratelimit.errors import DeadlinePassed, HostNotTrusted, JobStopped, RateLim
 from ratelimit.wire.congestion import Congestion
 from ratelimit.wire.judge import Verdict, judge, judge_failure
 from ratelimit.wire.messages import Names, Reply, Request
-from ratelimit.wire.retry import Again, Outage, Policy, persist
+from ratelimit.wire.retry import Again, Outage, Patience, Policy, persist
 from ratelimit.wire.story import Story
 from ratelimit.wire.transport import NoAnswer, Unsent
 
@@ -59,7 +59,8 @@ class Sender:
         self._outage = Outage(self._policy)
         self._congestion: dict[str, Congestion] = {}
         self._heard_at: dict[str, float] = {}
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[asyncio.Task[Any], GateTurn] = {}
+        self._failed: set[asyncio.Task[Any]] = set()  # whose request has failed and is to be sent again
         self._dismissed: dict[asyncio.Task[Any], JobStopped] = {}
 
     @property
@@ -142,7 +143,7 @@ class Sender:
 
     def dismiss(self, why: JobStopped) -> None:
         """Raise `why` in every request that waits for its turn now; those on the way are not disturbed."""
-        for task in self._waiting - self._dismissed.keys():
+        for task in self._waiting.keys() - self._dismissed.keys():
             self._dismissed[task] = why
             task.cancel()
 
@@ -170,17 +171,30 @@ class Sender:
     ) -> tuple[Reply, GateTurn]:
         """Go on after a first failure, at the place in line that the first turn had."""
         arrival = turn.arrival if turn else None
+        began = asyncio.get_running_loop().time()
+        task = _this_task()
 
-        async def attempt() -> tuple[Reply, GateTurn]:
+        async def attempt(patience: Patience) -> tuple[Reply, GateTurn]:
             self.count.retried += 1
-            turn = await self._turn(request, priority, arrival)
+            turn = await self._turn(request, priority, None if patience.used_up else arrival)
             return await self._attempt(turn, exchange, keep_open=keep_open), turn
 
+        def to_blame() -> bool:
+            return not self._policy.outlasts or self._outage.heard_from > began or not self._untried(turn)
+
+        self._failed.add(task)
         try:
-            return await persist(failure, attempt, self._policy)
+            return await persist(failure, attempt, self._policy, to_blame)
         except RateLimitError:
             self.count.failed += 1
             raise
+        finally:
+            self._failed.discard(task)
+
+    def _untried(self, turn: GateTurn | None) -> bool:
+        """Whether somebody stands in the line of a turn who has not failed yet."""
+        lane = turn and turn.lane
+        return any(other.lane is lane and task not in self._failed for task, other in self._waiting.items())
 
     async def _turn(self, request: Request, priority: float, arrival: int | None = None) -> GateTurn:
         """Wait for a turn, and until the service may be asked."""
@@ -193,8 +207,8 @@ class Sender:
 
     async def _admitted(self, turn: GateTurn) -> bool:
         """Wait for the turn; false if it was given back, because the service has turned out to be down meanwhile."""
-        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # coroutines run in tasks
-        self._waiting.add(task)
+        task = _this_task()
+        self._waiting[task] = turn
         try:
             probing = self._outage.paused and await self._outage.passed()
             await turn.__aenter__()
@@ -203,7 +217,7 @@ class Sender:
                 raise why.with_traceback(None) from None
             raise
         finally:
-            self._waiting.discard(task)
+            self._waiting.pop(task, None)
             self._dismissed.pop(task, None)
         if self.stopped is None and (probing or not self._outage.paused):
             return True
@@ -283,7 +297,7 @@ class Sender:
                 count.input_tokens += usage.input
                 count.output_tokens += usage.output
             lane = turn.lane
-            self._note_answer(lane, succeeded=True)
+            self._note_answer(turn, succeeded=True)
             congestion = self._congestion.get(lane.name)
             if congestion and congestion.succeeded(lane.in_flight + 1):
                 lane.resize(congestion.size)
@@ -291,16 +305,17 @@ class Sender:
         if verdict.kind == "stop" and isinstance(verdict.error, JobStopped):
             self.stopped = verdict.error
             self._tell(Stopped, turn.lane, verdict.error)
-        in_outage = self._note_failure(turn.lane, verdict)
+        in_outage = self._note_failure(turn, verdict)
         if verdict.kind != "again":
             raise verdict.error or RequestFailed(0, None, "no reason given")
         raise Again(verdict, counts=not (verdict.limited or verdict.slowed or in_outage))
 
-    def _note_failure(self, lane: Lane, verdict: Verdict) -> bool:
+    def _note_failure(self, turn: GateTurn, verdict: Verdict) -> bool:
         """Slow down where the service struggles; true if so much fails that no single request is to blame."""
         if not verdict.struggling:
-            self._note_answer(lane, succeeded=False)
+            self._note_answer(turn, succeeded=False)
             return False
+        lane = turn.lane
         if (congestion := self._congestion.get(lane.name)) is None:
             congestion = self._congestion[lane.name] = Congestion(lane.concurrency)
         if congestion.failed(lane.in_flight + 1, asyncio.get_running_loop().time()):
@@ -311,14 +326,14 @@ class Sender:
             self._tell(ServiceDown, lane)
         return nobody_to_blame
 
-    def _note_answer(self, lane: Lane, *, succeeded: bool) -> None:
+    def _note_answer(self, turn: GateTurn, *, succeeded: bool) -> None:
         before = self._outage.paused
         if succeeded:
-            self._outage.succeeded()
+            self._outage.succeeded(turn.sent_at)
         else:
-            self._outage.answered()
+            self._outage.answered(turn.sent_at)
         if before:
-            self._tell(ServiceBack, lane)
+            self._tell(ServiceBack, turn.lane)
 
     def _tell(self, kind: type[Event], lane: Lane, *more: object) -> None:
         if kind in self._audience:
@@ -328,3 +343,7 @@ class Sender:
     def _raise_if_stopped(self) -> None:
         if self.stopped is not None:
             raise self.stopped.with_traceback(None)
+
+
+def _this_task() -> asyncio.Task[Any]:
+    return asyncio.current_task()  # type: ignore[return-value]  # coroutines run in tasks

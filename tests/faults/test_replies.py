@@ -36,7 +36,7 @@ async def test_a_reply_that_is_reset_at_any_byte_is_no_answer_and_may_have_been_
             with pytest.raises(NotAnswered) as caught:
                 await client.send(ask())
             said.add(str(caught.value))
-            client.sender._outage.answered()  # else it would be probed, ever less often
+            client.sender._outage.answered(loop.time())  # else it would be probed, ever less often
         assert loop.time() <= 0.02 * len(raw) + 0.1
         assert (await client.send(ask())).text == "hi"
         assert len(server.requests) == len(raw) + 1

@@ -190,7 +190,8 @@ def test_waits_are_as_told_and_never_absurd(headers: dict[str, str], told: float
     verdict = judged(503, error(), **headers)
     assert verdict.after == told
     if waited is not None:
-        assert Patience(Policy(longest_wait=60), Again(verdict, counts=True)).wait(None) == waited  # type: ignore[arg-type]
+        patience = Patience(Policy(longest_wait=60), Again(verdict, counts=True), lambda: True)
+        assert patience.wait(None) == waited  # type: ignore[arg-type]
 
 
 def test_usage_is_read_whichever_vocabulary_it_is_in() -> None:

@@ -15,7 +15,7 @@ def test_only_a_service_that_mostly_fails_is_down(failing: float, paused: int) -
     outage, draw = Outage(Policy()), random.Random(1)
     for _ in range(50_000):
         if draw.random() >= failing:
-            outage.succeeded()
+            outage.succeeded(0.0)
         elif outage.failed():
             break
     assert outage.paused == paused
