@@ -61,7 +61,6 @@ def test_everything_a_chat_body_may_say() -> None:
         endpoint="chat",
         model="gpt-4o",
         utf8_bytes=5 + 13 + 3,
-        characters=4 + 13 + 3,
         messages=4,
         images=1,
         choices=2,

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from ratelimit.cli.complaints import tell
 from ratelimit.cli.status import enqueued
-from ratelimit.errors import printable
 from ratelimit.jobs.batches.job import run
 from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Job
@@ -37,11 +37,7 @@ def cancel(results: Path, *, keep_files: bool, **given: Any) -> int:
     enqueued(results)
     job = Job(Source(str(results)), results, Options())
     settings = load_settings(**given, batch_files="keep" if keep_files else None)
-    summary = asyncio.run(run(job, settings, say=_say, cancelling=True, watcher=PlainLines(_say)))
+    summary = asyncio.run(run(job, settings, say=tell, cancelling=True, watcher=PlainLines(tell)))
     for line in summary.lines():
-        _say(line)
+        tell(line)
     return summary.exit_code
-
-
-def _say(line: str) -> None:
-    click.echo(printable(line, 4000), err=True)

@@ -1,4 +1,4 @@
-"""How the command line says what went wrong: one line on standard error, in colour where a person reads it."""
+"""What the command line says beside its results: on standard error, and in colour what a person is to notice."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ import click
 from ratelimit.errors import printable
 
 _LONGEST: Final = 2000  # characters of a message
+_LONGEST_SAID: Final = 4000
 
 
 def complain(message: str) -> None:
     """Say what went wrong; whatever the message holds, it is one line of text."""
     click.echo(f"{coloured('ratelimit:', sys.stderr, fg='red', bold=True)} {printable(message, _LONGEST)}", err=True)
+
+
+def tell(line: str) -> None:
+    """Say something in one line, by way of whatever standard error is now: a panel puts itself in its place."""
+    sys.stderr.write(f"{printable(line, _LONGEST_SAID)}\n")
 
 
 def coloured(text: str, stream: object, *, fg: str, bold: bool = False) -> str:

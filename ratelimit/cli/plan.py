@@ -16,7 +16,7 @@ from rich.table import Table as Grid
 from ratelimit.cli.inputs import Duration, source, templated
 from ratelimit.compose import make_table
 from ratelimit.errors import RateLimitError, printable
-from ratelimit.jobs.figures import amount, duration, money
+from ratelimit.jobs.figures import amount, counted, duration, money
 from ratelimit.jobs.plan import Cost, LanePlan, TierPlan, plan
 from ratelimit.jobs.survey import Survey, survey
 from ratelimit.limits.tiers import TIERS, Table, TierLimits
@@ -100,7 +100,7 @@ def _json(found: Survey, plans: list[TierPlan]) -> str:
 
 
 def _show(found: Survey, plans: list[TierPlan]) -> None:
-    click.echo(f"{found.rows:,} request{'' if found.rows == 1 else 's'}" + _sampled(found))
+    click.echo(counted(found.rows, "request") + _sampled(found))
     for number, text in sorted(found.problems.items())[:_SHOWN]:
         click.echo(f"line {number}: {printable(text)}")
     if len(found.problems) > _SHOWN:
@@ -175,8 +175,8 @@ def _cells(lane: LanePlan) -> tuple[str, ...]:
     by_batch = ""
     if batches:
         price = "" if batches.cost is None else f"{money(batches.cost)}, "
-        rounds = "" if batches.rounds is None else f" in {batches.rounds:,} round{'s' * (batches.rounds != 1)}"
-        by_batch = f"{price}{batches.files:,} batch{'es' * (batches.files != 1)}{rounds}"
+        rounds = "" if batches.rounds is None else f" in {counted(batches.rounds, 'round')}"
+        by_batch = f"{price}{counted(batches.files, 'batch')}{rounds}"
     return (
         lane.model,
         f"{lane.requests:,}",

@@ -17,10 +17,10 @@ import click
 from rich.console import Console
 
 from ratelimit.admission.events import Observer
-from ratelimit.cli.complaints import complain
+from ratelimit.cli.complaints import complain, tell
 from ratelimit.cli.inputs import Duration, Part, Port, source, templated
 from ratelimit.cli.logs import logged
-from ratelimit.errors import BadSettings, printable
+from ratelimit.errors import BadSettings
 from ratelimit.jobs import job as jobs
 from ratelimit.jobs.batches import job as batches
 from ratelimit.jobs.batches import ledger
@@ -117,7 +117,7 @@ def run(requests: str, output: str, **given: Any) -> int:
         retry_failed=given["retry_failed"],
         report=given["report"],
     )
-    say = _silent if given["quiet"] else _say
+    say = _silent if given["quiet"] else tell
     try:
         with (
             logged("error" if given["quiet"] else settings.log_level),
@@ -129,13 +129,13 @@ def run(requests: str, output: str, **given: Any) -> int:
         first, *lines = str(refused).splitlines()
         complain(first)
         for line in lines:
-            _say(line)
+            tell(line)
         return refused.exit_code
     if given["as_json"]:
         click.echo(summary.json(), err=output == "-")
     elif not given["quiet"]:
         for line in summary.lines():
-            _say(line)
+            tell(line)
     elif summary.stopped:
         complain(summary.stopped)
     return summary.exit_code
@@ -188,7 +188,7 @@ def _onlookers(given: dict[str, Any], say: Say) -> tuple[jobs.Watcher, list[Obse
         observers.append(metrics := Metrics())
         watchers.append(Exposition(_port("metrics", given["metrics"], "metrics", say), metrics))
     if not (given["quiet"] or given["no_progress"]):
-        watchers.append(LivePanel(Console(stderr=True)) if sys.stderr.isatty() else PlainLines(_say))
+        watchers.append(LivePanel(Console(stderr=True)) if sys.stderr.isatty() else PlainLines(tell))
     return jobs.Together(watchers), observers
 
 
@@ -214,11 +214,6 @@ def _port(what: str, port: int, path: str, say: Say) -> socket:
     taken = bind(port)
     say(f"{what:8} {address(taken)}{path}")
     return taken
-
-
-def _say(line: str) -> None:
-    """Say it by way of whatever standard error is now: a panel puts itself in its place, and click goes past it."""
-    sys.stderr.write(f"{printable(line, 4000)}\n")
 
 
 def _silent(line: str) -> None:

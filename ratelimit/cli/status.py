@@ -13,11 +13,12 @@ import click
 from rich.console import Console
 from rich.table import Table as Rows
 
+from ratelimit.cli.complaints import tell
 from ratelimit.compose import make_table, make_transport
 from ratelimit.errors import OutputUnusable, RateLimitError, RequestFailed, printable
 from ratelimit.jobs.batches.api import Api, Batch
 from ratelimit.jobs.batches.ledger import Enqueued, ledger_path, read
-from ratelimit.jobs.figures import duration
+from ratelimit.jobs.figures import counted, duration
 from ratelimit.settings import Settings, load_settings
 
 _WIDE = 200  # columns of a pipe, which has none
@@ -54,7 +55,7 @@ def enqueued(results: Path) -> list[Enqueued]:
 
 async def _ask(settings: Settings, running: list[Enqueued]) -> dict[str, Batch]:
     async with make_transport(settings) as transport:
-        api = Api(transport, lambda line: click.echo(printable(line), err=True))
+        api = Api(transport, tell)
         return {each.tag: found for each in running if (found := await _found(api, each.batch or ""))}
 
 
@@ -94,7 +95,9 @@ def _show(known: list[Enqueued], told: dict[str, Batch], settings: Settings) -> 
     ended = Counter(each.ended for each in known if each.ended)
     ends = ", ".join(f"{count:,} {printable(end or '')}" for end, count in sorted(ended.items(), key=str))
     answered = sum(each.answered for each in known)
-    console.print(f"{len(running):,} batches are under way; over: {ends or 'none'}; {answered:,} rows came back")
+    console.print(
+        f"{counted(len(running), 'batch')} under way; over: {ends or 'none'}; {counted(answered, 'row')} came back"
+    )
 
 
 def _limit(settings: Settings, lane: str) -> str:

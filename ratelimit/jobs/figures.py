@@ -44,3 +44,8 @@ def per_minute(rate: float) -> str:
     if 0 < many < 0.05:
         return "under 0.1"
     return f"{many:,.{1 if 0 < many < 9.95 else 0}f}"
+
+
+def counted(count: int, what: str) -> str:
+    """Return how many of something there are."""
+    return f"{count:,} {what}{'' if count == 1 else 'es' if what.endswith('ch') else 's'}"

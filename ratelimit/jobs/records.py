@@ -9,6 +9,7 @@ import msgspec
 from ratelimit.errors import RateLimitError, RequestFailed
 from ratelimit.jobs.source import Row
 from ratelimit.wire.messages import Reply
+from ratelimit.wire.story import cause_of
 
 
 class _Response(msgspec.Struct, frozen=True):
@@ -52,8 +53,7 @@ def code_of(error: RateLimitError) -> str:
     """Return a short name for a kind of error, as the service forms its own."""
     if isinstance(error, RequestFailed):
         return error.code or str(error.status)
-    name = type(error).__name__
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+    return cause_of(error)
 
 
 _NAMED = "batch_req_"

@@ -71,15 +71,15 @@ class Runner:
         self._stopping = asyncio.Event()
         self._broken: BaseException | None = None
 
-    async def run(self) -> Tally:
-        """Send every row that is left; returns what came of it, whether it got to the end or was stopped."""
+    async def run(self) -> None:
+        """Send every row that is left, to the end or until something stops it; what came of it is in the tally."""
         clock = asyncio.get_running_loop().time
         found = await self._look_through()
         self.tally.start(found, clock())
         self.tally.live = True
         if self._stopping.is_set():
             self.tally.end(clock())
-            return self.tally
+            return
         if self._journal and self._retry_failed:
             self._journal.forget_failures()
         self._foretell(found)
@@ -99,7 +99,6 @@ class Runner:
         if broken := self._broken or self._flights.broken:
             raise broken
         self.stopped = self.stopped or self._budget.used_up or next(iter(self._flights.gone.values()), None)
-        return self.tally
 
     def stop(self, why: RateLimitError) -> None:
         """Send nothing new from now on; what waits is dropped, what is on its way is waited for."""

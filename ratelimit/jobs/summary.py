@@ -8,7 +8,7 @@ import msgspec
 
 from ratelimit.admission.scheduler import LaneStatus
 from ratelimit.errors import RateLimitError
-from ratelimit.jobs.figures import SHORTEST, duration, money, per_minute
+from ratelimit.jobs.figures import SHORTEST, counted, duration, money, per_minute
 from ratelimit.jobs.lines import as_line
 from ratelimit.jobs.tally import Tally
 from ratelimit.wire.sender import Count
@@ -57,15 +57,17 @@ class Summary:
         lines = [
             f"answered {self.answered:,} in {duration(self.seconds)}{speed}{before}",
             f"tokens   {self.input_tokens:,} in, {self.output_tokens:,} out, {money(self.cost)}"
-            + (f" ({_answers(self.unpriced)} of models without a price)" if self.unpriced else ""),
+            + (f" ({counted(self.unpriced, 'answer')} of models without a price)" if self.unpriced else ""),
             (
-                f"sent     {self.attempts:,} request{'' if self.attempts == 1 else 's'}: {self.retried:,} again, "
+                f"sent     {counted(self.attempts, 'request')}: {self.retried:,} again, "
                 f"{self.refused:,} refused by a limit"
             ),
         ]
         if self.batched:
             live = f", {self.answered - self.batched:,} live" if self.answered > self.batched else ""
-            lines.append(f"routes   {_answers(self.batched)} by the Batch API{live}; {money(self.saved)} saved")
+            lines.append(
+                f"routes   {counted(self.batched, 'answer')} by the Batch API{live}; {money(self.saved)} saved"
+            )
         if self.spare is not None:
             lines.append(f"deadline {'kept' if self.spare >= 0 else 'missed'} by {duration(abs(self.spare))}")
         if self.failed:
@@ -78,10 +80,6 @@ class Summary:
         if self.stopped:
             lines.append(f"stopped  {self.stopped}")
         return lines
-
-
-def _answers(count: int) -> str:
-    return f"{count:,} answer{'' if count == 1 else 's'}"
 
 
 def summarise(

@@ -38,7 +38,7 @@ _LARGEST = 10**12
 
 @dataclass(slots=True)  # to freeze so many fields would cost as much as the walk itself
 class Size:
-    """What a request's body amounts to; nobody changes it. `utf8_bytes` and `characters` are of all `texts` together.
+    """What a request's body amounts to; nobody changes it. `utf8_bytes` are those of all `texts` together.
 
     `given` counts tokens that came as integers instead of text. `unseen` says that the server will add input that the
     body does not show (an earlier response, a stored prompt, a file, sound), so every count here is a lower bound.
@@ -47,7 +47,6 @@ class Size:
     endpoint: Endpoint
     model: str = ""
     utf8_bytes: int = 0
-    characters: int = 0
     messages: int = 0
     images: int = 0
     choices: int = 1
@@ -111,7 +110,6 @@ def measure(body: object, path: str = CHAT_PATH) -> Size:
         endpoint,
         model if isinstance(model, str) else "",
         sum(map(utf8_length, texts)),
-        sum(map(len, texts)),
         found.messages,
         len(found.pictures),
         choices,

@@ -91,7 +91,7 @@ def broken(body: bytes) -> Trouble:
 def judge_failure(failure: Unsent | NoAnswer) -> Verdict:
     """Judge an exchange that gave no reply."""
     error = NotAnswered(str(failure), sent=isinstance(failure, NoAnswer))
-    return Verdict("again", Observed(), error, struggling=True)
+    return Verdict("again", NOTHING, error, struggling=True)
 
 
 def trouble_verdict(status: int, trouble: Trouble, observed: Observed, request_id: str | None = None) -> Verdict:

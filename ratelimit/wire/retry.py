@@ -34,8 +34,6 @@ _DOWN = 0.6
 _STREAK = 20  # failures in a row: at three in ten failing, once in 3e10 attempts
 _FIRST_PROBE, _LAST_PROBE = 1.0, 30.0  # seconds between one request and the next while the service is down
 
-_RAREST = 30.0  # seconds between two looks whether the service is back
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:

@@ -15,7 +15,7 @@ from ratelimit.cli import main
 from ratelimit.jobs.budget import Budget, Options
 from ratelimit.jobs.dashboard import state
 from ratelimit.jobs.exposition import _rows
-from ratelimit.jobs.figures import amount, duration, money, per_minute, price
+from ratelimit.jobs.figures import amount, counted, duration, money, per_minute, price
 from ratelimit.jobs.preflight import Findings
 from ratelimit.jobs.progress import line, panel
 from ratelimit.jobs.report import page
@@ -60,6 +60,11 @@ def test_money_as_people_say_it() -> None:
         "$2.5",
         "$1,000,000",
     ]
+
+
+def test_how_many_there_are() -> None:
+    said = [counted(count, what) for count, what in ((0, "row"), (1, "batch"), (2, "batch"), (1000, "answer"))]
+    assert said == ["0 rows", "1 batch", "2 batches", "1,000 answers"]
 
 
 def test_speeds_as_people_say_them() -> None:

@@ -67,7 +67,6 @@ class Batch(msgspec.Struct, frozen=True):
     errors: _Problems | None = None
     request_counts: Counts | None = None
     metadata: dict[str, object] | None = None
-    created_at: float | None = None
 
     @property
     def over(self) -> bool:

@@ -120,7 +120,7 @@ class Follower:
         self._api = api
         self._spool = spool
         self._ledger = ledger
-        self.tally = tally
+        self._tally = tally
         self._transfers = transfers
         self._changed = changed
         self._say = say
@@ -181,7 +181,7 @@ class Follower:
                 flight.queue.unchecked -= 1
                 flight.queue.let_in()
                 flight.sent = flight.about.rows
-                self.tally.sent(clock(), flight.sent)
+                self._tally.sent(clock(), flight.sent)
                 self._changed.set()
             if batch.over:
                 return batch

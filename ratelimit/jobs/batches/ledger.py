@@ -20,6 +20,7 @@ from typing import Self
 import msgspec
 
 from ratelimit.errors import OutputFailed, OutputUnusable, RateLimitError, printable
+from ratelimit.jobs.figures import counted
 from ratelimit.jobs.lines import Lines
 
 
@@ -77,8 +78,8 @@ class BatchesUnderWay(RateLimitError):
 
     def __init__(self, path: str, count: int) -> None:
         super().__init__(
-            f"{count:,} batches of {printable(path)} are under way, and their answers will be charged; "
-            f"run it with --via batch to collect them, or end them first with: ratelimit cancel {printable(path)}"
+            f"{printable(path)} has {counted(count, 'batch')} under way, whose answers will be charged; run it with "
+            f"--via batch to collect them, or end them first with: ratelimit cancel {printable(path)}"
         )
         self.path = path
 

@@ -28,7 +28,7 @@ from ratelimit.jobs.batches.rejection import queue_full, to_blame
 from ratelimit.jobs.batches.sharing import LOOK_EVERY, Sharing
 from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.budget import Options, Stopped
-from ratelimit.jobs.figures import duration
+from ratelimit.jobs.figures import counted, duration
 from ratelimit.jobs.journal import Journal
 from ratelimit.jobs.preflight import Findings
 from ratelimit.jobs.source import Row, Source
@@ -103,7 +103,7 @@ class Runner:
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
 
-    async def run(self) -> Tally:
+    async def run(self) -> None:
         """Go on until every row is dealt with, or something stops the run."""
         loop = asyncio.get_running_loop()
         deadline = self._options.deadline
@@ -124,7 +124,6 @@ class Runner:
             if self._live:
                 await self._live.end(in_order=self._stopping)
             self.tally.end(loop.time())
-        return self.tally
 
     def stop(self, why: RateLimitError) -> None:
         """Do nothing new; what is enqueued goes on at the service, and what is on its way is waited for."""
@@ -132,7 +131,7 @@ class Runner:
             self._halt(why)
             self._work.cancel()
             if left := len(self._ledger.open):
-                self._say(f"{left:,} batches go on at the service; the same command collects what they answer")
+                self._say(f"{counted(left, 'batch')} under way at the service; the same command collects the answers")
 
     def leave(self) -> None:
         """Wait for nothing any more."""
@@ -327,10 +326,10 @@ class Runner:
         )
         share = f"{self.tally.batched:,} answers by batch, " if self._live else ""
         recalled = sum(flight.called_back < math.inf for flight in self._flights)
-        ending = f", {recalled:,} of them being cancelled" if recalled else ""
+        ending = f", {recalled:,} being cancelled" if recalled else ""
         if overdue := sum(flight.overdue(asyncio.get_running_loop().time()) for flight in self._flights):
             ending += f" ({overdue:,} should be over)"
-        return f"{share}{len(self._flights):,} batches{ending}; tokens enqueued: {enqueued or 'none'}"
+        return f"{share}{counted(len(self._flights), 'batch')}{ending}; tokens enqueued: {enqueued or 'none'}"
 
 
 def _first(group: BaseExceptionGroup[RateLimitError]) -> RateLimitError:

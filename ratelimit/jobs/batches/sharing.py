@@ -44,7 +44,7 @@ from ratelimit.jobs.batches.routes import (
     to_go,
 )
 from ratelimit.jobs.batches.spool import Spool
-from ratelimit.jobs.figures import duration
+from ratelimit.jobs.figures import counted, duration
 
 _SMALL = 200  # rows: what is less is joined, lest there be ever more pieces of few
 LOOK_EVERY = 5.0  # seconds
@@ -147,7 +147,7 @@ class Sharing:
         if called:
             rows = sum(flight.unanswered for flight in called)
             self._say(
-                f"{len(called):,} batch{'es' * (len(called) != 1)} of {queue.lane} would be too late: cancelled, and "
+                f"{counted(len(called), 'batch')} of {queue.lane} would be too late: cancelled, and "
                 f"what is not answered there, {rows:,} requests so far, moves over to the live API"
             )
 

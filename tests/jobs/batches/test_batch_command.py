@@ -41,7 +41,7 @@ def test_killed_runs_lose_nothing_and_enqueue_nothing_twice(tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
         listed = command(url, "status", output)
     assert sorted(answers_in(output)) == sorted(expected.items())
-    assert listed.stdout.splitlines()[-1].startswith("0 batches are under way; over: ")
+    assert listed.stdout.splitlines()[-1].startswith("0 batches under way; over: ")
 
 
 def test_status_and_cancel(tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_status_and_cancel(tmp_path: Path) -> None:
         assert head.split() == ["batch", "model", "status", "done", "failed", "of", "tokens", "age"]
         assert re.fullmatch(r"batch_0+1 +gpt-4o-mini +in_progress +\d+ +0 +50 +[\d,]+ +[\d.]+ s *", row)
         assert re.fullmatch(r"gpt-4o-mini: [\d,]+ input tokens enqueued of 2,000,000", tokens)
-        assert last == "1 batches are under way; over: none; 0 rows came back"
+        assert last == "1 batch under way; over: none; 0 rows came back"
         live = command(url, "run", requests, "-o", output)
         assert (live.returncode, live.stderr) == (
             2,
             (
-                f"ratelimit: 1 batches of {output} are under way, and their answers will be charged; run it with --via "
-                f"batch to collect them, or end them first with: ratelimit cancel {output}\n"
+                f"ratelimit: {output} has 1 batch under way, whose answers will be charged; run it with --via batch to "
+                f"collect them, or end them first with: ratelimit cancel {output}\n"
             ),
         )
         cancelled = command(url, "cancel", output)
@@ -71,7 +71,7 @@ def test_status_and_cancel(tmp_path: Path) -> None:
         paid = len(answers_in(output))
         assert 0 < paid < 50
         after = command(url, "status", output)
-        assert after.stdout == f"0 batches are under way; over: 1 cancelled; {paid} rows came back\n"
+        assert after.stdout == f"0 batches under way; over: 1 cancelled; {paid} row{'s' * (paid != 1)} came back\n"
 
 
 def test_what_does_not_go_with_batches(tmp_path: Path) -> None:
@@ -124,4 +124,4 @@ def test_both_routes_killed_and_continued(tmp_path: Path) -> None:
     summary = json.loads(done.stdout)
     assert summary["left"] == 0
     assert sorted(answers_in(output)) == sorted(expected.items())
-    assert status.stdout.startswith("0 batches are under way; over: ")
+    assert status.stdout.startswith("0 batches under way; over: ")

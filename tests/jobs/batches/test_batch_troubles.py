@@ -289,7 +289,7 @@ async def test_cancelling_keeps_what_was_answered(place: Batching) -> None:
     async with MockServer(echo=True, batch_speed=0.1) as mock:
         summary = await place.batch(mock, Options(deadline=60))
         assert summary.stopped == "the deadline of 1 min 00 s has passed; run again for the rest"
-        assert place.said == ["1 batches go on at the service; the same command collects what they answer"]
+        assert place.said == ["1 batch under way at the service; the same command collects the answers"]
         await asyncio.sleep(40)
         await place.batch(mock, cancelling=True)
         assert statuses(mock) == {"cancelled": 1}

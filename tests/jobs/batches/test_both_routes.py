@@ -46,7 +46,7 @@ async def test_batches_that_are_quick_answer_everything(place: Batching) -> None
     assert summary.saved == pytest.approx(summary.cost)
     assert place.said == [
         (
-            "gpt-4o-mini: the live API needs 1.0 s for 50 requests; they go through the Batch API, which is 50% "
+            "gpt-4o-mini: the live API needs 1 s for 50 requests; they go through the Batch API, which is 50% "
             "cheaper; what it has not answered in 5 h 44 min begins to move over"
         ),
     ]
@@ -85,7 +85,7 @@ async def test_progress_shows_both_routes(place: Batching) -> None:
         watcher = PlainLines(said.append)
         await place.batch(mock, Options(deadline=2_500), both_routes=True, watcher=watcher, rpm=60)
     assert re.search(
-        r"^\d+ answered, 0 failed, \d+ left, .* \d+ in flight, .*; \d+ answers by batch, \d batches; "
+        r"^\d+ answered, 0 failed, \d+ left, .* \d+ in flight, .*; \d+ answers by batch, \d batch(?:es)?; "
         r"tokens enqueued: gpt-4o-mini [\d,]+ of 2,000,000$",
         said[2],
     ), said[2]
@@ -220,7 +220,7 @@ async def test_a_batch_that_does_not_end_when_it_is_cancelled(place: Batching) -
         f"the deadline has passed with {rows} requests of gpt-4o-mini unanswered, {rows} of them in batches that the "
         f"service does not end; going on"
     ) in place.said
-    assert any("1 batches, 1 of them being cancelled (1 should be over)" in line for line in looks)
+    assert any("1 batch, 1 being cancelled (1 should be over)" in line for line in looks)
     assert summary.lines()[-1].startswith("deadline missed by 59 min ")
     assert summary.exit_code == 0
     place.expect_everything(1_000)
