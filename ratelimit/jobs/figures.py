@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 SHORTEST: Final = 1.0  # seconds; what went on for less says nothing of how many there are in a minute
+_NOTHING: Final = 0.00005  # dollars, in four decimals
 
 
 def duration(seconds: float) -> str:
@@ -23,14 +24,14 @@ def duration(seconds: float) -> str:
 
 def amount(dollars: float) -> str:
     """Return US dollars without their sign: in cents from one dollar on, below that in hundredths of them."""
-    if 0 < dollars < 0.0001:
+    if 0 < dollars < _NOTHING:
         return "under 0.0001"
     return f"{dollars:,.{4 if dollars < 0.99995 else 2}f}" if dollars else "0"
 
 
 def money(dollars: float) -> str:
     """Return US dollars."""
-    return "under $0.0001" if 0 < dollars < 0.0001 else f"${amount(dollars)}"
+    return "under $0.0001" if 0 < dollars < _NOTHING else f"${amount(dollars)}"
 
 
 def price(dollars: float) -> str:

@@ -49,7 +49,7 @@ def test_durations_as_people_say_them() -> None:
 
 
 def test_money_as_people_say_it() -> None:
-    given = (0, 1e-6, 0.00009, 0.0001, 0.00123, 0.9999, 0.99996, 12.345, 1e6)
+    given = (0, 1e-6, 0.000049, 0.00005, 0.00123, 0.9999, 0.99996, 12.345, 1e6)
     said = ["0", "under 0.0001", "under 0.0001", "0.0001", "0.0012", "0.9999", "1.00", "12.35", "1,000,000.00"]
     assert [amount(dollars) for dollars in given] == said
     assert [money(dollars) for dollars in given[:3]] == ["$0", "under $0.0001", "under $0.0001"]

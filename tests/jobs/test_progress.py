@@ -50,7 +50,7 @@ async def test_lines_for_a_pipe(place: Place) -> None:
     assert len(said) == 2
     found = re.fullmatch(
         r"(\d+) answered, 0 failed, (\d+) left, (\d+) a minute, limited by nothing of ours, 2 in flight, 0 retries, "
-        r"0 refused, under \$0\.0001, [\d.]+ s to go",
+        r"0 refused, \$0\.000\d, [\d.]+ s to go",
         said[0],
     )
     assert found
