@@ -16,7 +16,7 @@ from rich.live import Live
 
 from ratelimit.admission.shared.memory import MemoryStore
 from ratelimit.admission.shared.store import NO_BURST, HolderSeen, LaneSeen, LimitKept, StoreAway
-from ratelimit.cli import limits, plan, run, status, top
+from ratelimit.cli import limits, main, plan, run, status, top
 from ratelimit.errors import BadSettings
 from ratelimit.jobs.summary import Summary, summarise
 from ratelimit.jobs.tally import Tally
@@ -189,3 +189,32 @@ def test_a_job_without_batches(requests: str) -> None:
 def test_limits_of_one_model(requests: str) -> None:
     code, text = said(limits.limits, "gpt-4o-mini")
     assert (code, "10,000" in text) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("", "cannot use .: it is a directory; name a file, such as results.jsonl"),
+        (".", "cannot use .: it is a directory; name a file, such as results.jsonl"),
+        ("/", "cannot use /: it is a directory; name a file, such as results.jsonl"),
+        ("..", "cannot use ..: it is a directory; name a file, such as results.jsonl"),
+        ("o" * 300, f"cannot use {'o' * 300}: File name too long; choose another output"),
+        ("loop", "cannot use loop: Too many levels of symbolic links; choose another output"),
+        ("requests.jsonl/o", "cannot use requests.jsonl/o: there is no directory requests.jsonl; create it first"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--via", "batch")])
+def test_what_can_be_no_output_is_said_in_words(
+    requests: str, capsys: pytest.CaptureFixture[str], output: str, told: str, more: tuple[str, ...]
+) -> None:
+    Path("loop").symlink_to("loop")
+    assert main(["run", requests, "-o", output, *more]) == 2
+    assert capsys.readouterr().err == f"ratelimit: {told}\n"
+
+
+def test_a_job_without_a_name_has_no_batches(requests: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("status", "cancel"):
+        assert main([command, ""]) == 2
+        assert capsys.readouterr().err == (
+            "ratelimit: cannot use .: it is a directory; name a file, such as results.jsonl\n"
+        )

@@ -80,7 +80,9 @@ class Paused(Event):
 
 @dataclass(frozen=True, slots=True)
 class ServiceDown(Event):
-    """Most attempts fail: from now on only single requests go out, to see."""
+    """Most attempts fail: from now on only single requests go out, to see; `error` is how the last one failed."""
+
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,9 +101,9 @@ def _line(event: Event) -> Line | None:
             return Line(logging.WARNING, f"paused {limit}", text)
         case Notice(text=text):
             return Line(logging.WARNING, text, printable(text))
-        case ServiceDown():
+        case ServiceDown(error=error):
             text = "the service seems to be down: single requests ask now and then whether it is back"
-            return Line(logging.WARNING, "down", text)
+            return Line(logging.WARNING, "down", f"{text}; {printable(str(error))}" if error else text)
         case ServiceBack():
             return Line(logging.WARNING, "back", "the service answers again")
         case Stopped(error=error):

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from ratelimit.errors import printable
+from ratelimit.cli.complaints import tell
 
 
 class _ToStderr(logging.Handler):
-    """Writes to whatever standard error is at the moment: a panel puts itself in its place, and click goes past it."""
+    """Says each line as everything else is said."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         at = datetime.fromtimestamp(record.created).astimezone()
-        sys.stderr.write(f"{at:%H:%M:%S} {record.levelname.lower()} {printable(record.getMessage(), 2000)}\n")
+        tell(f"{at:%H:%M:%S} {record.levelname.lower()} {record.getMessage()}")
 
 
 @contextmanager

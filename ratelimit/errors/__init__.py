@@ -15,13 +15,21 @@ from ratelimit.errors.root import JobStopped, RateLimitError, printable, toml_ke
 
 if TYPE_CHECKING:
     from ratelimit.errors.clocks import Deadlock, Livelock
-    from ratelimit.errors.files import AlreadyRunning, InputUnreadable, OutputFailed, OutputUnusable, RequestsChanged
+    from ratelimit.errors.files import (
+        AlreadyRunning,
+        InputChanged,
+        InputUnreadable,
+        OutputFailed,
+        OutputUnusable,
+        RequestsChanged,
+    )
     from ratelimit.errors.requests import BadRequest, InputTooLong, OutputTooLong, RequestInvalid
     from ratelimit.errors.service import (
         HostNotTrusted,
         KeyRejected,
         ModelGone,
         NotAnswered,
+        NothingThere,
         QuotaExhausted,
         RequestFailed,
     )
@@ -51,6 +59,7 @@ __all__ = [
     "DeadlinePassed",
     "Deadlock",
     "HostNotTrusted",
+    "InputChanged",
     "InputTooLong",
     "InputUnreadable",
     "JobStopped",
@@ -61,6 +70,7 @@ __all__ = [
     "NeverFits",
     "NoKey",
     "NotAnswered",
+    "NothingThere",
     "OutputFailed",
     "OutputTooLong",
     "OutputUnusable",

@@ -16,6 +16,17 @@ class InputUnreadable(RateLimitError):
         self.path = path
 
 
+class InputChanged(JobStopped):
+    """The file of requests is not as it was when the run began to read it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{printable(path)} has changed while it was read; run again: it is looked through anew, and what is left "
+            f"is sent"
+        )
+        self.path = path
+
+
 class OutputUnusable(RateLimitError):
     """The output, or a file beside it, is not one a job can be continued in."""
 

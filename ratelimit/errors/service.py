@@ -59,6 +59,17 @@ class ModelGone(JobStopped):
         self.model = model
 
 
+class NothingThere(JobStopped):
+    """The service has nothing at an address: most likely the base URL is not quite right."""
+
+    def __init__(self, url: str, status: int, message: str) -> None:
+        super().__init__(
+            f"there is nothing at {printable(url)} ({status}: {printable(message, 200)}); its rows are untouched; set "
+            f"base_url to what stands before /chat/completions, which usually ends in /v1, then run again"
+        )
+        self.url = url
+
+
 class HostNotTrusted(JobStopped):
     """The connection to the service cannot be trusted, so the key was not sent."""
 

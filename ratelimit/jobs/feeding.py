@@ -6,9 +6,8 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
-from ratelimit.errors import RateLimitError
 from ratelimit.jobs.source import Row, Source, Wanted
 
 _SLICE = 0.005  # seconds of reading before everybody else has a turn
@@ -89,10 +88,9 @@ async def _from_thread(source: Source) -> AsyncGenerator[Row, None]:
                     return
                 put(row)
             put(None)
-        except RateLimitError as error:
-            put(error)
-        except RuntimeError:  # the loop was closed while this waited for input
-            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits for rows is to hear of it
+            with suppress(RuntimeError):  # the loop was closed while this waited for input
+                put(error)
 
     # A daemon, for it may wait for ever, and nobody is to wait for it.
     threading.Thread(target=read, name="input", daemon=True).start()

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ratelimit.errors import HostNotTrusted, JobStopped, ModelGone, OutputFailed, RateLimitError, RequestFailed
+from ratelimit.errors import (
+    HostNotTrusted,
+    JobStopped,
+    ModelGone,
+    NothingThere,
+    OutputFailed,
+    RateLimitError,
+    RequestFailed,
+)
 from ratelimit.jobs import records
 from ratelimit.jobs.budget import Budget, Stopped
 from ratelimit.jobs.journal import Journal
@@ -28,7 +37,10 @@ _WEIGHT = 0.05  # of the last exchange in the average
 
 _NOT_BILLED = {401, 403, 404, 429}
 _WORTH_ANOTHER = {408, 409, 429}
-_NO_MODEL = "model_not_found"
+_NO_MODEL = {"model_not_found", "DeploymentNotFound"}
+_NAMES_NO_MODEL = re.compile(r"\bmodel\b.*\b(not found|does not exist)", re.IGNORECASE | re.DOTALL)  # in a 404
+_MODEL_NOT_SERVED = "Invalid model name"  # in a 400, by LiteLLM's proxy
+_NO_PATH = "Invalid URL"
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +71,8 @@ class Flights:
         self.exchange: float = _EXCHANGE  # seconds from a request to its reply, of late
         self.broken: BaseException | None = None
         self.changed: asyncio.Event = asyncio.Event()  # a row has landed, or the run is stopping
-        self.gone: dict[bytes, ModelGone] = {}  # models that the service does not have, or has no longer
+        self.gone: dict[bytes | str, JobStopped] = {}  # models and paths that the service does not have
+        self._answering: set[str] = set()  # paths
         self._sender = client.sender
         self._transport = client.transport
         self._journal = journal
@@ -142,13 +155,14 @@ class Flights:
             made = row.request()
             reply = await self._sender.send(made, lambda: self._exchange(flight, made))
             self._write(records.answered(row, reply))
+            self._answering.add(row.path)
             flight.sent = False
             self._tally.answered(made.model, reply, began, clock())
         except JobStopped as stopped:
             self._stop(stopped)
         except RateLimitError as error:
-            if isinstance(error, RequestFailed) and error.code == _NO_MODEL:
-                self._go_without(row.model, ModelGone(made.model, error.message))
+            if isinstance(error, RequestFailed) and (absent := self._absent(error, made)):
+                self._go_without(row.path if isinstance(absent, NothingThere) else row.model, absent)
             else:
                 self.give_up(row, error, made.model if flight.sent else None)
                 flight.sent = False
@@ -156,13 +170,28 @@ class Flights:
             if flight.sent and not flight.in_doubt:
                 self._turned_away(row)
 
-    def _go_without(self, model: bytes, why: ModelGone) -> None:
-        """Send nothing more to a model: no row is to blame, and those of other models go on."""
-        if model not in self.gone:
-            self.gone[model] = why
+    def is_without(self, row: Row) -> bool:
+        """Whether the service does not have what a row asks for."""
+        return bool(self.gone) and (row.model in self.gone or row.path in self.gone)
+
+    def _go_without(self, what: bytes | str, why: JobStopped) -> None:
+        """Send nothing more to a model or a path: no row is to blame, and those of others go on."""
+        if what not in self.gone:
+            self.gone[what] = why
             for flight in self._flying:
-                if not flight.on_the_way and flight.row.model == model:
+                if not flight.on_the_way and self.is_without(flight.row):
                     flight.task.cancel()
+
+    def _absent(self, error: RequestFailed, made: Request) -> JobStopped | None:
+        """Return what the service does not have, if that is why it has refused a request."""
+        status, said = error.status, error.message
+        named = status == 404 and _NAMES_NO_MODEL.search(said)
+        if error.code in _NO_MODEL or named or (status == 400 and _MODEL_NOT_SERVED in said):
+            return ModelGone(made.model, said)
+        nowhere = status == 405 or (status == 404 and (error.code in {None, "404"} or said.startswith(_NO_PATH)))
+        if nowhere and made.path not in self._answering:
+            return NothingThere(self._transport.where(made), status, said)
+        return None
 
     async def _exchange(self, flight: Flight, made: Request) -> Reply:
         self._budget.count_attempt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -18,6 +19,7 @@ from ratelimit.errors import OutputUnusable, RateLimitError
 from ratelimit.jobs import report
 from ratelimit.jobs.budget import Options, Stopped
 from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.lines import beside
 from ratelimit.jobs.runner import Runner, Say
 from ratelimit.jobs.source import Source, digest
 from ratelimit.jobs.summary import Summary, summarise
@@ -148,20 +150,22 @@ async def run(
 def check_places(job: Job) -> None:
     """Raise for what would be found out only after the work, or would harm the input."""
     job.source.check()
-    taken = {Path(job.source.path).resolve(): "it is the input"} if job.source.path != "-" else {}
+    taken = {_real(job.source.path): "it is the input"} if job.source.path != "-" else {}
     if job.output:
-        stem = job.output.name.removesuffix(".jsonl")
-        for name in (job.output.name, f"{stem}.errors.jsonl", f"{stem}.journal.jsonl"):
-            path = job.output.with_name(name)
-            if path.resolve() in taken:
-                raise OutputUnusable(str(path), taken[path.resolve()], "choose another output")
-            taken[path.resolve()] = "results go there"
+        for path in (job.output, beside(job.output, "errors"), beside(job.output, "journal")):
+            if _real(path) in taken:
+                raise OutputUnusable(str(path), taken[_real(path)], "choose another output")
+            taken[_real(path)] = "results go there"
     if job.report:
-        if job.report.resolve() in taken:
-            raise OutputUnusable(str(job.report), taken[job.report.resolve()], "choose another place for the report")
+        if _real(job.report) in taken:
+            raise OutputUnusable(str(job.report), taken[_real(job.report)], "choose another place for the report")
         if not job.report.parent.is_dir():
             why = f"there is no directory {job.report.parent}"
             raise OutputUnusable(str(job.report), why, "create it first")
+
+
+def _real(path: Path | str) -> str:
+    return os.path.realpath(path)  # which a loop of links is no trouble to
 
 
 def _setup(job: Job, settings: Settings) -> int:
@@ -204,18 +208,24 @@ def spent_before(journal: Journal) -> tuple[dict[str, dict[str, float]], float]:
 
 @contextmanager
 def signals(runner: Stoppable, say: Say) -> Iterator[list[int]]:
-    """Let the first signal stop the run in order, and the second at once."""
+    """Let the first signal stop the run in order, and the second at once.
+
+    A terminal that goes away may tell of it several times, and nobody is there to mean the second. What was started
+    with `nohup` goes on without it.
+    """
     loop, seen = asyncio.get_running_loop(), list[int]()
 
     def caught(number: int) -> None:
         seen.append(number)
         if len(seen) == 1:
-            say("stopping: what is in flight is waited for; once more to leave at once")
             runner.stop(Stopped("the run was interrupted; the same command continues it"))
-        else:
+            say("stopping: what is in flight is waited for; once more to leave at once")
+        elif number != signal.SIGHUP:
             runner.leave()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, caught, number)
     try:

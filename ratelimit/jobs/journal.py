@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
+import stat
 from array import array
 from pathlib import Path
 from typing import Self
@@ -23,7 +24,7 @@ from typing import Self
 import msgspec
 
 from ratelimit.errors import AlreadyRunning, OutputFailed, OutputUnusable
-from ratelimit.jobs.lines import Lines
+from ratelimit.jobs.lines import Lines, beside
 from ratelimit.jobs.source import Row, digest
 
 
@@ -117,10 +118,9 @@ class Journal:
     """The files of one job."""
 
     def __init__(self, output: Path) -> None:
-        stem = output.name.removesuffix(".jsonl")
         self.output = output
-        self.errors: Path = output.with_name(f"{stem}.errors.jsonl")
-        self.path: Path = output.with_name(f"{stem}.journal.jsonl")
+        self.errors: Path = beside(output, "errors")
+        self.path: Path = beside(output, "journal")
         self.done: Digests = Digests()
         self.failed: int = 0
         self.in_doubt: list[str] = []
@@ -272,9 +272,15 @@ def _id_of(line: bytes, path: Path, number: int) -> bytes:
 def _check_place(output: Path) -> None:
     if output.suffix in {".gz", ".zst", ".zstd"}:
         raise OutputUnusable(str(output), "results are not compressed", f"name it {output.stem}, and compress it later")
-    if output.is_dir():
+    try:
+        kind = output.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        kind = stat.S_IFREG  # it is to be one
+    except OSError as error:
+        raise OutputUnusable(str(output), error.strerror or str(error), "choose another output") from None
+    if stat.S_ISDIR(kind):
         raise OutputUnusable(str(output), "it is a directory", "name a file, such as results.jsonl")
-    if output.exists() and not output.is_file():
+    if not stat.S_ISREG(kind):
         raise OutputUnusable(str(output), "it is not a regular file", 'use "-o -" to write to a pipe')
     if not output.parent.is_dir():
         raise OutputUnusable(str(output), f"there is no directory {output.parent}", "create it first")

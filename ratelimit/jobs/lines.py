@@ -30,6 +30,13 @@ def as_line(record: bytes) -> bytes:
     return record + b"\n"
 
 
+def beside(output: Path, kind: str) -> Path:
+    """Return where what belongs to an output stands: results.errors.jsonl beside results.jsonl."""
+    if not output.name:  # the root, or the working directory
+        raise OutputUnusable(str(output), "it is a directory", "name a file, such as results.jsonl")
+    return output.with_name(f"{output.name.removesuffix('.jsonl')}.{kind}.jsonl")
+
+
 class Lines:
     """An append-only file."""
 

@@ -19,7 +19,7 @@ from functools import partial
 
 import msgspec
 
-from ratelimit.errors import OutputFailed, RateLimitError, RequestInvalid
+from ratelimit.errors import InputChanged, OutputFailed, RateLimitError, RequestInvalid
 from ratelimit.jobs.budget import Budget, Options
 from ratelimit.jobs.chores import Chores
 from ratelimit.jobs.days import foretell
@@ -70,6 +70,7 @@ class Runner:
         self._lanes: dict[bytes, str | None] = {}
         self._stopping = asyncio.Event()
         self._broken: BaseException | None = None
+        self._state: tuple[int, int] | None = None  # of the input, when the run began
 
     async def run(self) -> None:
         """Send every row that is left, to the end or until something stops it; what came of it is in the tally."""
@@ -99,6 +100,14 @@ class Runner:
         if broken := self._broken or self._flights.broken:
             raise broken
         self.stopped = self.stopped or self._budget.used_up or next(iter(self._flights.gone.values()), None)
+        if not self.stopped and self._has_changed():
+            self.stopped = InputChanged(self._source.path)
+
+    def _has_changed(self) -> bool:
+        """Whether the input is another than the run has looked through; one that is gone is still read to its end."""
+        with suppress(OSError):
+            return self._state is not None and self._source.state() != self._state
+        return False
 
     def stop(self, why: RateLimitError) -> None:
         """Send nothing new from now on; what waits is dropped, what is on its way is waited for."""
@@ -120,9 +129,11 @@ class Runner:
 
     async def _look_through(self) -> Findings:
         journal, options = self._journal, self._options
-        if not options.check or not self._source.rereadable:
+        if self._source.rereadable:
+            self._state = self._source.state()
+        if not options.check or self._state is None:
             return Findings(looked=False)
-        size, modified = self._source.state()
+        size, modified = self._state
         known = journal.checked if journal else None
         if journal and known and (known.setup, known.size, known.modified) == (self._setup, size, modified):
             return Findings(rows=known.rows, done=len(journal.done), lanes=known.lanes)
@@ -190,9 +201,11 @@ class Runner:
                     if self._journal and self._journal.is_done(row):
                         self.tally.done_before += seen is not None
                     elif problem:
-                        if feeder == 0:
+                        if row.number not in found.problems and self._has_changed():
+                            self.stop(InputChanged(self._source.path))
+                        elif feeder == 0:
                             self._flights.give_up(row, RequestInvalid(problem, "mend this line of the input"))
-                    elif self._flights.gone and row.model in self._flights.gone:
+                    elif self._flights.is_without(row):
                         continue
                     elif lane is None or self._is_for(feeder, row, found):
                         worst = self._budget.worst(row)

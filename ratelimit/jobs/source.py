@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from ratelimit.wire.messages import Request, request
 LONGEST_LINE = 32 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_ID = 512
+_PACKED = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
 
 
 _ABSENT = msgspec.Raw()
@@ -142,14 +144,20 @@ class Source:
     def check(self) -> None:
         """Raise `InputUnreadable` if it is nothing that can be read, without reading it."""
         if self.path == "-":
+            if sys.stdin is None:
+                raise InputUnreadable("-", "it is closed")
             return
-        if self.rereadable:
+        try:
+            kind = Path(self.path).stat().st_mode
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            why = "there is no such file" if missing else error.strerror or str(error)
+            raise InputUnreadable(self.path, why) from None
+        if stat.S_ISDIR(kind):
+            raise InputUnreadable(self.path, "it is a directory")
+        if stat.S_ISREG(kind):
             with opened(self.path) as file:
                 file.read(0)
-        elif not Path(self.path).exists() or Path(self.path).is_dir():
-            raise InputUnreadable(
-                self.path, "it is a directory" if Path(self.path).is_dir() else "there is no such file"
-            )
 
     def rows(self, wanted: Wanted | None = None) -> Iterator[Row]:
         """Yield every line that is not blank, or of these the shard's, or of these those whose numbers are wanted."""
@@ -168,6 +176,8 @@ class Source:
         try:
             outer = _decode(line)
             if outer.body is _ABSENT:
+                if b'"messages"' not in line:
+                    raise RequestInvalid(*_NO_MESSAGES)  # noqa: TRY301 - as for all else that is wrong with a line
                 return Row(number, f"{identifier}-{digest(line):016x}", CHAT_PATH, self._with_model(line))
             identifier = _checked_id(outer.custom_id)
             return Row(number, identifier, _checked_path(outer), self._with_model(bytes(outer.body)))
@@ -185,6 +195,8 @@ def _decode(line: bytes) -> _Line:
     try:
         line.decode()
     except UnicodeDecodeError as error:
+        if kind := next((kind for start, kind in _PACKED.items() if line.startswith(start)), None):
+            raise RequestInvalid(f"the file is packed ({kind})", f"name it so that it ends in .{kind}") from None
         raise RequestInvalid(f"the line is not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
     try:
         return _line.decode(line)
@@ -203,6 +215,10 @@ def _names_a_model(body: bytes) -> bool:
         return True  # it is not JSON, and will be reported as it is
 
 
+_NO_MESSAGES = (
+    "the line has neither a body nor messages",
+    'a bare body is one of chat; others go as {"custom_id": ..., "url": "/v1/embeddings", "body": {...}}',
+)
 _SHAPE = 'a line is {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} or a bare body'
 
 
@@ -267,7 +283,7 @@ def _binary(path: str) -> Iterator[IO[bytes]]:
         with io.FileIO(sys.stdin.fileno(), closefd=False) as plain:
             yield io.BufferedReader(plain)
         return
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     with Path(path).open("rb") as plain_file:
         if suffix == ".gz":
             with gzip.GzipFile(fileobj=plain_file) as unpacked:

@@ -85,10 +85,14 @@ class Templated(Source):
 
     template: Template | None = None
 
+    @property
+    def _suffixes(self) -> list[str]:
+        return [suffix.lower() for suffix in Path(self.path).suffixes]
+
     def _rows(self, wanted: Wanted) -> Iterator[Row]:
         assert self.template is not None  # noqa: S101 - it is what makes a source templated
         with opened(self.path) as file:
-            if ".csv" in Path(self.path).suffixes:
+            if ".csv" in self._suffixes:
                 yield from self._of_csv(file, wanted)
                 return
             for number, line in lines(file):
@@ -126,7 +130,7 @@ class Templated(Source):
 
     def _row(self, number: int, columns: Mapping[str, Any]) -> Row:
         try:
-            if None in columns or (None in columns.values() and ".csv" in Path(self.path).suffixes):
+            if None in columns or (None in columns.values() and ".csv" in self._suffixes):
                 raise RequestInvalid("the row has not as many fields as the header", "give each row all columns")  # noqa: TRY301
             body = self.template.body(columns) if self.template else b""
         except RequestInvalid as error:

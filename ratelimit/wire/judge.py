@@ -27,6 +27,7 @@ _QUOTA = {
     "organization_usage_limit_exceeded",
     "billing_hard_limit_reached",
 }
+_UNPAID = 402  # how services that are paid in advance say the same
 _SLOWED = {"slow_down", "resource_unavailable"}  # 429s that no limit of ours is the reason for
 _OVERLOADED = {"server_error", "service_unavailable_error", "overloaded_error"}  # types that have come as 429s, too
 _CURABLE = {408, 409, 425}  # of those below 500
@@ -99,8 +100,8 @@ def trouble_verdict(status: int, trouble: Trouble, observed: Observed, request_i
     code = None if trouble.code is None else str(trouble.code)
     message = trouble.message or ""
     failed = RequestFailed(status, code or trouble.type, message, request_id=request_id)
-    if code in _QUOTA or trouble.type == "insufficient_quota":
-        return Verdict("stop", observed, QuotaExhausted(code or "insufficient_quota", message), limited=True)
+    if code in _QUOTA or trouble.type == "insufficient_quota" or status == _UNPAID:
+        return Verdict("stop", observed, QuotaExhausted(code or trouble.type or str(status), message), limited=True)
     if status in {401, 403}:
         return Verdict("stop", observed, KeyRejected(status, message))
     if status == 429:

@@ -16,6 +16,7 @@ import msgspec
 
 from ratelimit.errors import RequestInvalid
 from ratelimit.limits.content import CHAT_PATH
+from ratelimit.wire.lenient import strictly
 
 _SHOWN = 80
 _ABSURD = 1e9  # tokens; no request has had a thousandth of it, and settling one would close a lane for days
@@ -171,7 +172,12 @@ class Reply:
 
     def json(self) -> Any:
         """Return the body decoded."""
-        return _decode.decode(self.body)
+        try:
+            return _decode.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            if (nearly := strictly(self.body)) is None:
+                raise
+            return _decode.decode(nearly)
 
     def envelope(self) -> tuple[Trouble | None, Usage | None] | None:
         """Return error and usage, or None if the body is not one whole JSON object."""
@@ -180,12 +186,12 @@ class Reply:
         except msgspec.ValidationError:
             return self._odd_envelope()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
+            return self._odd_envelope()
         error = found.error
         return (Trouble(error) if isinstance(error, str) else error) or None, found.usage
 
     def _odd_envelope(self) -> tuple[Trouble | None, Usage | None] | None:
-        """Read JSON that is not quite of the documented shape: an answer that was paid for is not thrown away."""
+        """Read what is not quite JSON, or of the documented shape: an answer that was paid for is not thrown away."""
         try:
             body = self.json()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

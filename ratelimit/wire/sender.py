@@ -323,7 +323,7 @@ class Sender:
         before = self._outage.paused
         nobody_to_blame = self._outage.failed()
         if self._outage.paused and not before:
-            self._tell(ServiceDown, lane)
+            self._tell(ServiceDown, lane, verdict.error)
         return nobody_to_blame
 
     def _note_answer(self, turn: GateTurn, *, succeeded: bool) -> None:

@@ -31,6 +31,7 @@ import aiohttp
 from yarl import URL
 
 from ratelimit.errors import BadSettings, HostNotTrusted, RateLimitError, RequestFailed, printable
+from ratelimit.limits.content import endpoint_of
 from ratelimit.wire.masking import Mask
 from ratelimit.wire.messages import Reply, Request
 
@@ -76,7 +77,7 @@ class Endpoint:
         path = request.path.removeprefix("/v1") if request.path.startswith("/v1/") else request.path
         # What does not begin with a slash would continue the host's name, and send the key there.
         path = "/" + path.lstrip("/")
-        if self.deployments:
+        if self.deployments and endpoint_of(path) != "responses":  # which Azure has beside its deployments
             path = f"/deployments/{quote(request.model, safe='')}{path}"
         return URL(self.base_url.rstrip("/") + path).update_query(self.query)
 
@@ -146,6 +147,10 @@ class Transport:
         if self._session:
             await self._session.close()
             self._session = None
+
+    def where(self, request: Request) -> str:
+        """Return where a request goes, for people to read."""
+        return str(self._endpoint.url(request).with_query(None))
 
     async def post(self, request: Request) -> Reply:
         """Send a request and return its whole reply; raises `Unsent` or `NoAnswer`."""

@@ -8,7 +8,7 @@ import pytest
 
 from ratelimit.admission.events import Changed, Event, Paused, ServiceBack, ServiceDown, Stopped
 from ratelimit.admission.log import Log
-from ratelimit.errors import QuotaExhausted
+from ratelimit.errors import NotAnswered, QuotaExhausted
 from ratelimit.limits.drift import Change
 
 
@@ -45,9 +45,12 @@ def changed(kind: str, before: float, after: float, *, at: float = 0, limit: str
         (changed("drift", 0, -12), "DEBUG", "m: the service has counted 12 less of RPM than was thought"),
         (Paused("m", 0, "RPD", 7200), "WARNING", "m: waits 120 min for RPD"),
         (
-            ServiceDown("m", 0),
+            ServiceDown("m", 0, NotAnswered("no connection to h: \x1b[2J", sent=False)),
             "WARNING",
-            "m: the service seems to be down: single requests ask now and then whether it is back",
+            (
+                "m: the service seems to be down: single requests ask now and then whether it is back; no connection "
+                "to h: \\x1b[2J; it was not sent. If this persists, look at the network, the base URL and the time-outs"
+            ),
         ),
         (ServiceBack("m", 0), "WARNING", "m: the service answers again"),
         (

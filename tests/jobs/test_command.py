@@ -218,6 +218,18 @@ def test_a_full_disk(fast: str, tmp_path: Path) -> None:
     assert len(answers_in(tmp_path / "o.jsonl")) == 60
 
 
+def test_a_run_goes_on_where_nobody_reads_what_it_says(fast: str, tmp_path: Path) -> None:
+    write_requests(tmp_path / "r.jsonl", 12)
+    write_requests(tmp_path / "o.journal.jsonl", 0)
+    read, write = os.pipe()
+    os.close(read)
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        for name, stderr in (("o.jsonl", write), ("p.jsonl", full)):
+            done = run(fast, "r.jsonl", "-o", name, "--rpm", "50000", cwd=tmp_path, capture_output=False, stderr=stderr)
+            assert (done.returncode, len(answers_in(tmp_path / name))) == (0, 12)
+    os.close(write)
+
+
 def test_a_reader_that_goes_away(slow: str, tmp_path: Path) -> None:
     write_requests(tmp_path / "r.jsonl", 40)
     read, write = os.pipe()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.preflight import InputRefused
 from ratelimit.jobs.records import answered
-from ratelimit.jobs.source import Row, Source
+from ratelimit.jobs.source import Row, Source, Wanted
 from ratelimit.testing.mock import MockServer
 from ratelimit.wire.messages import Reply
 
@@ -279,3 +281,58 @@ async def test_an_input_that_cannot_be_read_leaves_no_files_behind(place: Place)
         with pytest.raises(InputUnreadable):
             await place.run(mock, source=Source(str(place.path / "missing.jsonl")))
     assert list(place.path.iterdir()) == []
+
+
+class Changing(Watcher):
+    """Does something to the input once a few rows are answered."""
+
+    def __init__(self, change: Callable[[], object]) -> None:
+        self._change = change
+
+    async def watch(self, run: Watched, client: Sending) -> None:
+        await asyncio.sleep(2.5)  # of a second for each three rows
+        assert run.tally.answers >= 3
+        self._change()
+
+
+@pytest.mark.parametrize("how", ["cut at a line", "cut in a line", "written anew", "appended to"])
+async def test_an_input_that_changes_while_it_is_read_is_not_taken_for_done(place: Place, how: str) -> None:
+    asked = [batch_line(f"row-{number}", ask("x" * 9_000)) for number in range(40)]
+    place.write(asked)
+    whole = place.requests.read_bytes()
+
+    def change() -> None:
+        if how.startswith("cut"):
+            os.truncate(place.requests, 3 * (len(asked[0]) + 1) + (how == "cut in a line"))
+        elif how == "written anew":
+            other = place.path / "other.jsonl"
+            other.write_bytes(whole + batch_line("new").encode())
+            other.replace(place.requests)
+        else:
+            with place.requests.open("a") as file:
+                file.write(batch_line("new"))
+
+    async with MockServer(tier="tier-1", latency="1", echo=True) as mock:
+        summary = await place.run(mock, Options(concurrency=3), watcher=Changing(change))
+        assert (summary.failed, summary.exit_code) == (0, 3)
+        assert summary.stopped == (
+            f"{place.requests} has changed while it was read; run again: it is looked through anew, and what is left "
+            f"is sent"
+        )
+        if how.startswith("cut"):
+            place.requests.write_bytes(whole)
+        again = await place.run(mock)
+        assert (again.failed, again.left, again.exit_code) == (0, 0, 0)
+        assert len(place.answers()) == 40 + (not how.startswith("cut"))
+        assert mock.stats.answered_twice == 0
+
+
+async def test_whatever_goes_wrong_with_a_pipe_ends_the_run(place: Place) -> None:
+    class Broken(Source):
+        def rows(self, wanted: Wanted | None = None) -> Iterator[Row]:
+            yield from ()
+            raise ZeroDivisionError
+
+    async with MockServer(tier="tier-1") as mock:
+        with pytest.raises(ZeroDivisionError):
+            await place.run(mock, source=Broken("-"))

@@ -22,6 +22,10 @@ from ratelimit.jobs.source import Row, Shard, Source
 
 BODY = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
 SHAPE = 'a line is {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} or a bare body'
+NO_MESSAGES = (
+    "the line has neither a body nor messages; a bare body is one of chat; others go as "
+    '{"custom_id": ..., "url": "/v1/embeddings", "body": {...}}'
+)
 
 Put = Callable[[bytes], Source]
 
@@ -140,7 +144,10 @@ def test_a_packed_file_that_is_none(tmp_path: Path, suffix: str, content: bytes,
         ),
         (b'{"custom_id": "a", "body": null}', "the body is a null; a request is a JSON object with a model"),
         (b'{"custom_id": "a", "body": [1]}', "the body is a list; a request is a JSON object with a model"),
-        (b"{}", 'the body names no model; add "model": "gpt-4o-mini" or another model\'s name'),
+        (b'{"model": "m", "input": "x"}', NO_MESSAGES),
+        (b'{"custom_id": "a", "url": "/v1/embeddings"}', NO_MESSAGES),
+        (b"{}", NO_MESSAGES),
+        (b'{"messages": []}', 'the body names no model; add "model": "gpt-4o-mini" or another model\'s name'),
         (line("a", '{"model": 4}'), 'the model is 4; add "model": "gpt-4o-mini" or another model\'s name'),
         (
             line("a", '{"model": "m", "stream": true}'),
@@ -245,3 +252,32 @@ def test_every_row_is_in_one_shard_wherever_it_stands(put: Put) -> None:
     again = [row.id for row in replace(turned, shard=Shard(2, 4)).rows()]
     named = [[name for name in each if name.startswith("row")] for each in (again, reversed(shards[2]))]
     assert named[0] == named[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "problems"),
+    [
+        ("R.JSONL.GZ", gzip.compress, []),
+        ("R.ZST", zstandard.compress, []),
+        ("r.jsonl", gzip.compress, ["the file is packed (gz); name it so that it ends in .gz"]),
+        ("r.jsonl", zstandard.compress, ["the file is packed (zst); name it so that it ends in .zst"]),
+    ],
+)
+def test_a_packed_file_is_known_by_its_name_and_its_beginning(
+    tmp_path: Path, name: str, pack: Callable[[bytes], bytes], problems: list[str]
+) -> None:
+    (tmp_path / name).write_bytes(pack(line("a")))
+    found = [row.problem for row in Source(str(tmp_path / name)).rows()]
+    assert [problem for problem in found if problem][:1] == problems
+
+
+def test_what_can_be_no_input_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    remedy = "name a file of requests, one JSON object a line"
+    long, loop = "x" * 300, tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path, why in ((long, "File name too long"), (str(loop), "Too many levels of symbolic links")):
+        with pytest.raises(InputUnreadable, match=f"^cannot read {path}: {why}; {remedy}$"):
+            Source(path).check()
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputUnreadable, match=f"^cannot read standard input: it is closed; {remedy}$"):
+        Source("-").check()

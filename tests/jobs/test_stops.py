@@ -119,10 +119,10 @@ async def test_no_credits_and_no_key_leave_the_rows_untouched(place: Place, kind
     assert len(place.answers()) == 40
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_one_signal_waits_for_what_is_in_flight(place: Place, number: int) -> None:
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP, signal.SIGHUP]])
+async def test_one_signal_waits_for_what_is_in_flight(place: Place, numbers: list[int]) -> None:
     rows(place, 100)
-    after = After(30, number)
+    after = After(30, *numbers)
     async with MockServer(tier="tier-1", echo=True, latency="2") as mock:
         summary = await place.run(mock, Options(concurrency=10), watcher=after)
         arrived = mock.stats.arrived
@@ -136,6 +136,34 @@ async def test_one_signal_waits_for_what_is_in_flight(place: Place, number: int)
         await place.run(mock)
         assert mock.stats.arrived == 100
     assert len(place.answers()) == 100
+
+
+async def test_a_signal_is_heeded_where_nobody_hears_what_is_said_of_it(place: Place) -> None:
+    rows(place, 100)
+    async with MockServer(tier="tier-1", echo=True, latency="2") as mock:
+        place.said = Deaf()
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        summary = await place.run(mock, Options(concurrency=10), watcher=After(30, signal.SIGINT))
+    assert summary.exit_code == 130
+    assert summary.answered < 100
+
+
+class Deaf(list[str]):
+    """Has what is said to it fail."""
+
+    def append(self, _: str) -> None:
+        raise BrokenPipeError
+
+
+async def test_a_closed_terminal_means_nothing_to_what_was_started_with_nohup(place: Place) -> None:
+    rows(place, 40)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with MockServer(tier="tier-1", echo=True, latency="2") as mock:
+            summary = await place.run(mock, Options(concurrency=10), watcher=After(20, signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (summary.answered, summary.exit_code) == (40, 0)
 
 
 async def test_two_signals_leave_at_once(place: Place) -> None:

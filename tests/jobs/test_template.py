@@ -84,3 +84,7 @@ def test_system_and_schema(tmp_path: Path) -> None:
     with pytest.raises(BadTemplate) as caught:
         Template.read(tmp_path / "p", model="m", schema=tmp_path / "bad")
     assert str(caught.value) == f"cannot use {tmp_path / 'bad'}: it is not an object; a schema is a JSON object"
+
+
+def test_a_csv_is_known_by_its_name_however_that_is_written(tmp_path: Path) -> None:
+    assert [asked(row) for row in rows(tmp_path, "ROWS.CSV", b"id,text\na,x\n")] == ["Say x."]

@@ -95,7 +95,10 @@ async def test_an_outage_is_told_and_logged_at_its_beginning_and_its_end(caplog:
             result.unwrap()
     assert [type(event) for event in turns.heard] == [ServiceDown, ServiceBack]
     assert caplog.messages == [
-        "gpt-4o-mini: the service seems to be down: single requests ask now and then whether it is back",
+        (
+            "gpt-4o-mini: the service seems to be down: single requests ask now and then whether it is back; the "
+            "service answered 503 server_error: The engine is currently overloaded, please try again later"
+        ),
         "gpt-4o-mini: the service answers again",
     ]
 

@@ -306,6 +306,11 @@ def test_a_deployment_is_one_part_of_the_path(model: str, shown: str) -> None:
     assert not url.query
 
 
+def test_azure_has_responses_beside_its_deployments() -> None:
+    url = Endpoint("https://x.example/openai", deployments=True).url(request({"model": "m"}, "/v1/responses"))
+    assert url.path == "/openai/responses"
+
+
 async def test_no_answer_and_unsent_are_told_apart() -> None:
     async with Raw(then_reset()) as server, Transport(Endpoint(server.url)) as transport:
         with pytest.raises(NoAnswer):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import cache
+from os.path import realpath
 from pathlib import Path
 
 from ratelimit.admission.events import Observers
@@ -116,7 +117,7 @@ def _check(job: Job, settings: Settings, *, cancelling: bool) -> Path:
         raise OutputUnusable(
             str(job.output), "the input of a job of batches is read more than once", "name a file of requests"
         )
-    if Path(job.source.path).resolve() == ledger_path(job.output).resolve():
+    if realpath(job.source.path) == realpath(ledger_path(job.output)):
         raise OutputUnusable(str(ledger_path(job.output)), "it is the input", "choose another output")
     if settings.azure_api_version is not None:
         raise BadSettings("azure_api_version", "is set", "Azure's batches are another API; run without --via batch")

@@ -21,7 +21,7 @@ import msgspec
 
 from ratelimit.errors import OutputFailed, OutputUnusable, RateLimitError, printable
 from ratelimit.jobs.figures import counted
-from ratelimit.jobs.lines import Lines
+from ratelimit.jobs.lines import Lines, beside
 
 
 class _Intent(msgspec.Struct, frozen=True):
@@ -86,7 +86,7 @@ class BatchesUnderWay(RateLimitError):
 
 def ledger_path(output: Path) -> Path:
     """Return where the ledger of a job is."""
-    return output.with_name(f"{output.name.removesuffix('.jsonl')}.batches.jsonl")
+    return beside(output, "batches")
 
 
 class Ledger:

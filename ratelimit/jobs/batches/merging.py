@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from ratelimit.jobs.source import digest
+from ratelimit.wire.lenient import for_anybody
 from ratelimit.wire.messages import Reply, trouble_of
 
 Kind = Literal["answered", "failed", "again"]
@@ -48,7 +49,7 @@ class Outcome:
 def read(line: bytes) -> Outcome | None:
     """Return what a line says; None for one that is not whole."""
     try:
-        found = _decode(line)
+        found = _decode(for_anybody(line))
         record, key = _encode(found), digest(found.custom_id.encode())
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None

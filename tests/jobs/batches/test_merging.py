@@ -41,10 +41,19 @@ def test_what_a_line_means(response: Any, error: Any, kind: str, code: str, *, u
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"", b"{", b"[]", b"null", b'{"custom_id": 1}', b'{"custom_id": "\\ud800"}', b"\xff", b"[" * 100_000]
+    "damaged", [b"", b"{", b"[]", b"null", b'{"custom_id": 1}', b'{"custom_id": "\\ud800', b"\xff", b"[" * 100_000]
 )
 def test_what_is_not_a_whole_line_is_none(damaged: bytes) -> None:
     assert read(damaged) is None
+
+
+def test_a_line_that_strict_readers_refuse_is_an_answer_all_the_same() -> None:
+    found = read(
+        line({"status_code": 200, "request_id": "r", "body": {"text": "half: \ud83d", "logprob": float("nan")}})
+    )
+    assert found
+    assert found.kind == "answered"
+    assert json.loads(found.record.decode())["response"]["body"] == {"text": "half: \ufffd", "logprob": None}
 
 
 @settings(max_examples=50, deadline=None)
