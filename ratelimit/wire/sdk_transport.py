@@ -8,6 +8,7 @@ inherited from the HTTP library, whose two generations so share one class.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -28,6 +29,7 @@ from ratelimit.wire import sdk_requests
 from ratelimit.wire.messages import Reply, Request
 from ratelimit.wire.sdk_desk import Desk, Halted, Limiter, Moved, is_here
 from ratelimit.wire.sdk_exchange import Asynchronous, Exchange, Synchronous, at_once
+from ratelimit.wire.sdk_pools import Pools
 from ratelimit.wire.sdk_refusals import FINAL, refuse, repeat
 
 
@@ -36,6 +38,7 @@ class _Limited:
 
     def __init__(self, inner: Any, limiter: Limiter, *, priority: float, deadline: float | None) -> None:
         self.inner = inner
+        self.pools = Pools(inner)
         self.limiter = limiter
         self._priority = priority
         self._deadline = deadline
@@ -57,11 +60,12 @@ class AsyncLimitedTransport(_Limited):
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request when its turn has come, and again where that is worth it."""
+        here = asyncio.get_running_loop()
+        inner = self.pools.of(here)
         asked = sdk_requests.read(request)
         if asked is None:
-            return await self.inner.handle_async_request(request)
-        here = asyncio.get_running_loop()
-        exchange = Exchange(request, Asynchronous(self.inner), stream=asked.stream)
+            return await inner.handle_async_request(request)
+        exchange = Exchange(request, Asynchronous(inner), stream=asked.stream)
         while True:
             desk = self.limiter.desk(sdk_requests.origin_of(request), here)
             try:
@@ -75,7 +79,7 @@ class AsyncLimitedTransport(_Limited):
                 return repeat(request, halted.reply)
             except (UnknownModel, ModelNotInTier) as error:
                 if _is_optional(asked):
-                    return await self.inner.handle_async_request(request)
+                    return await inner.handle_async_request(request)
                 return refuse(request, error)
             except RateLimitError as error:
                 return _outcome(exchange, error)
@@ -84,12 +88,15 @@ class AsyncLimitedTransport(_Limited):
     async def aclose(self) -> None:
         """Close the transport behind, and the line if nobody else stands in it."""
         await self._leave()
-        await self.inner.aclose()
+        with self.pools.closing():
+            await self.inner.aclose()
 
     async def _leave(self) -> None:
         here = asyncio.get_running_loop()
         for desk in self.limiter.leave(self):
             await (desk.aclose() if desk.loop is here else _there(desk.loop, desk.aclose()))
+        for transport in self.pools.pop(here):
+            await transport.aclose()
 
     async def __aenter__(self) -> Self:
         await self.inner.__aenter__()
@@ -102,7 +109,8 @@ class AsyncLimitedTransport(_Limited):
         trace: TracebackType | None = None,
     ) -> None:
         await self._leave()
-        await self.inner.__aexit__(kind, error, trace)
+        with self.pools.closing():
+            await self.inner.__aexit__(kind, error, trace)
 
 
 class LimitedTransport(_Limited):
@@ -110,10 +118,11 @@ class LimitedTransport(_Limited):
 
     def handle_request(self, request: Any) -> Any:
         """Send a request when its turn has come, and again where that is worth it."""
+        inner = self.pools.of(os.getpid())
         asked = sdk_requests.read(request)
         if asked is None:
-            return self.inner.handle_request(request)
-        exchange = Exchange(request, Synchronous(self.inner), stream=asked.stream)
+            return inner.handle_request(request)
+        exchange = Exchange(request, Synchronous(inner), stream=asked.stream)
         while True:
             desk = self.limiter.desk(sdk_requests.origin_of(request), None)
             commands: queue.SimpleQueue[asyncio.Future[Reply] | None] = queue.SimpleQueue()
@@ -126,7 +135,7 @@ class LimitedTransport(_Limited):
                 return repeat(request, halted.reply)
             except (UnknownModel, ModelNotInTier) as error:
                 if _is_optional(asked):
-                    return self.inner.handle_request(request)
+                    return inner.handle_request(request)
                 return refuse(request, error)
             except RateLimitError as error:
                 return _outcome(exchange, error)
@@ -142,6 +151,8 @@ class LimitedTransport(_Limited):
             closing = asyncio.run_coroutine_threadsafe(desk.aclose(), desk.loop)
             if not is_here(desk.loop):  # which would have to go on for it to end
                 closing.result()
+        for transport in self.pools.pop(os.getpid()):
+            transport.close()
 
     def __enter__(self) -> Self:
         self.inner.__enter__()

@@ -16,6 +16,7 @@ from ratelimit.admission.blocking import Background
 from ratelimit.errors import BadClient
 from ratelimit.openai import rate_limited
 from ratelimit.testing.mock import MockServer
+from ratelimit.wire.sdk_pools import Pools
 from sdk.conftest import HELLO, MODEL, NAMES, lane_of, limiter_of, sender_of, table
 
 
@@ -158,21 +159,28 @@ async def test_what_cannot_be_limited_is_refused(client: Any, bare: Any, openai:
     assert str(caught.value) == "share is a client without limits; pass one that rate_limited has returned"
 
 
-def _for_many_loops(openai: Any, http: Any, served: tuple[MockServer, Background]) -> Any:
-    """A client that keeps no connections, which belong to a loop."""
+def _for_many_loops(openai: Any, served: tuple[MockServer, Background], kind: str) -> Any:
+    """A client that keeps its connections, which belong to a loop."""
     server, background = served
     background.call(lambda: server.set_limits(rpm=600))
-    made = http.AsyncClient(limits=http.Limits(max_keepalive_connections=0))
+    made = getattr(openai, kind)()
     return rate_limited(
         openai.AsyncOpenAI(base_url=server.base_url, api_key="sk-test", http_client=made), table=table(rpm=600)
     )
 
 
+KINDS = ["DefaultAsyncHttpxClient", "DefaultAioHttpClient"]
+# The SDK's HTTP client, too, closes when it is garbage, on a loop that may have ended.
+ENDED = pytest.mark.filterwarnings("ignore:unclosed", "ignore:Unclosed", "ignore:coroutine .AsyncClient.aclose")
+
+
+@ENDED
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_loop_that_has_ended_leaves_its_line_to_the_next(
-    openai: Any, http: Any, served: tuple[MockServer, Background]
+    openai: Any, served: tuple[MockServer, Background], kind: str
 ) -> None:
     server, background = served
-    client = _for_many_loops(openai, http, served)
+    client = _for_many_loops(openai, served, kind)
     background.call(lambda: server.fault("no_headers"))  # which would tell what was spent
 
     async def five() -> None:
@@ -184,19 +192,21 @@ def test_a_loop_that_has_ended_leaves_its_line_to_the_next(
     assert limiter_of(client)._loop is not first
     spent = sender_of(client).gate.scheduler.spent()[MODEL]
     assert next(iter(spent.values())) > 5
-    assert served[0].stats.arrived == 10
+    assert served[0].stats.arrived == 10  # none over a connection whose loop has ended
+    asyncio.run(client.close())
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_loops_at_once_share_one_line(openai: Any, http: Any, served: tuple[MockServer, Background]) -> None:
-    _three_loops_at_once(openai, http, served)
+@ENDED
+@pytest.mark.parametrize("kind", KINDS)
+def test_loops_at_once_share_one_line(openai: Any, served: tuple[MockServer, Background], kind: str) -> None:
+    _three_loops_at_once(openai, served, kind)
     # httpx has one pool for all loops: it may close a connection of a loop that has just ended, which closes nothing.
     gc.collect()
 
 
-def _three_loops_at_once(openai: Any, http: Any, served: tuple[MockServer, Background]) -> None:
-    client = _for_many_loops(openai, http, served)
-    together = threading.Barrier(3)
+def _three_loops_at_once(openai: Any, served: tuple[MockServer, Background], kind: str) -> None:
+    client = _for_many_loops(openai, served, kind)
+    together = threading.Barrier(3, timeout=20)
 
     async def five() -> None:
         together.wait()
@@ -214,3 +224,29 @@ def _three_loops_at_once(openai: Any, http: Any, served: tuple[MockServer, Backg
     assert len(limiter_of(client)._desks) == 1
     assert limiter_of(client)._threaded
     assert set(NAMES) > {MODEL}
+
+
+def test_a_fork_has_connections_of_its_own(http: Any) -> None:
+    given = http.HTTPTransport()
+    pools = Pools(given)
+    assert pools.of(1) is pools.of(1) is given
+    child = pools.of(2)
+    assert child is pools.of(2)
+    assert child._pool.connections == []
+    assert child._pool is not given._pool
+    assert (pools.pop(1), pools.pop(2), pools.pop(2)) == ([], [child], [])
+
+
+def test_connections_are_let_go_of_when_their_loop_has_ended(http: Any) -> None:
+    pools = Pools(http.AsyncHTTPTransport())
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    for loop in loops:
+        pools.of(loop)
+        loop.close()
+    assert list(pools._others) == loops[2:]
+
+
+def test_a_transport_of_another_kind_serves_all_loops(http: Any) -> None:
+    given = http.MockTransport(lambda _: http.Response(200))
+    pools = Pools(given)
+    assert pools.of(1) is pools.of(2) is given
