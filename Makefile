@@ -95,12 +95,10 @@ pages: $(VENV)/ready
 	$(BIN)/python docs/make/commands.py
 	$(BIN)/python docs/make/picture.py
 
-# Kills jobs over and over, live, through batches and three on one key; then what is generated in the suite, at length.
-# Half an hour at most: 10, 6 and 4 minutes and what the last run of each takes to end, and some six for the rest.
+# Kills jobs over and over, live, three on one key and through batches; then what is generated in the suite, at length.
+# Half an hour at most: 20 minutes of kills, what the last run of each takes to end, and some six for the rest.
 soak: $(VENV)/ready
-	$(BIN)/python tests/jobs/kill_soak.py --kills 500 --rows 12000 --minutes 10
-	$(BIN)/python tests/jobs/kill_soak.py --via batch --kills 500 --rows 4000 --minutes 6
-	$(BIN)/python tests/jobs/kill_soak.py --via shared --kills 500 --rows 4000 --minutes 4
+	$(BIN)/python -m bench kills
 	$(BIN)/python -m pytest -q --hypothesis-profile=soak \
 		tests/faults/test_foreign_bytes.py tests/faults/test_stateful.py
 

@@ -22,9 +22,10 @@ BENCHES = {
     "overhead": "core, admission, wire, dropin and mock_ceiling in turn",
     "scale": "how cost grows with requests, waiters and lanes",
     "soak": "long at a large tier with faults: nothing grows, nothing is lost",
+    "kills": "jobs killed 500 times each way: what is lost, sent twice and kept back",
     "shared": "programs that share one key's limits: what they use together, through death and outage",
     "ray": "a job on a cluster of this machine, one of its workers killed halfway",
-    "docs": "write the figures into docs/benchmarks.md and README.md (--check: see that they agree)",
+    "docs": "write the figures into the documents (--check: see that they agree)",
 }
 _OVERHEAD = ("core", "admission", "wire", "dropin", "mock_ceiling")
 

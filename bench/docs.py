@@ -1,4 +1,4 @@
-"""Write what the results say into docs/benchmarks.md and README.md, or see that it stands there.
+"""Write what the results say into docs/benchmarks.md, docs/reliability.md and README.md, or see that it stands there.
 
 What lies between `<!-- bench:NAME -->` and `<!-- /bench -->` is made from `bench/results/NAME.json`; the rest is prose.
 
@@ -54,7 +54,7 @@ def pages(root: Path = ROOT, folder: Path = RESULTS) -> dict[Path, str]:
 
 def documents(root: Path) -> list[Path]:
     """Return the documents that have figures in them."""
-    return [root / "README.md", root / "docs" / "benchmarks.md"]
+    return [root / "README.md", root / "docs" / "benchmarks.md", root / "docs" / "reliability.md"]
 
 
 def differing(root: Path = ROOT, folder: Path = RESULTS) -> list[Path]:

@@ -274,6 +274,18 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "tasks_left": "tasks left",
         "cpu_us": "CPU per request, µs",
     },
+    "kills": {
+        "what": "Killed",
+        "kills": "times",
+        "jobs": "jobs run",
+        "rows": "rows",
+        "lost_or_wrong": "lost or wrong",
+        "in_flight_at_kills": "in flight at the kills",
+        "answered_twice": "answered twice",
+        "beyond_in_flight": "beyond in flight",
+        "unreported": "unreported",
+        "seconds": "seconds",
+    },
 }
 """What stands in the table of a bench, and under which heading; a column that no row fills is left out."""
 
@@ -319,6 +331,7 @@ TABLES: Mapping[str, Callable[[Record], str]] = {
     "shared": plain,
     "ray": plain,
     "soak": plain,
+    "kills": plain,
 }
 
 

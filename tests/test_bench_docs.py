@@ -24,8 +24,8 @@ RESULTS = sorted(record.RESULTS.glob("*.json"))
 def copy(tmp_path: Path) -> Path:
     """The documents and the results, to be spoilt."""
     (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/benchmarks.md"):
-        shutil.copy(ROOT / name, tmp_path / name)
+    for page in docs.documents(ROOT):
+        shutil.copy(page, tmp_path / page.relative_to(ROOT))
     shutil.copytree(record.RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("quick"))
     for file, text in docs.pages(tmp_path, tmp_path / "results").items():
         file.parent.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def test_every_kept_result_says_where_it_comes_from(file: Path) -> None:
 
 
 def test_every_result_has_a_place_in_the_document() -> None:
-    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    text = "".join(page.read_text(encoding="utf-8") for page in docs.documents(ROOT))
     placed = [file.stem for file in RESULTS if not file.stem.startswith("caps-virtual-")]
     assert [name for name in placed if f"<!-- bench:{name} -->" not in text] == []
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
 
-from killing import RATELIMIT, answers_in, environment, mock, write_requests
+from killing import RATELIMIT, answers_in, batches, environment, mock, write_requests
 
 from ratelimit.jobs.batches.ledger import ledger_path
 
@@ -18,6 +19,11 @@ def command(url: str, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [*RATELIMIT, *map(str, arguments)], env=environment(url), capture_output=True, text=True, check=False
     )
+
+
+def _named(output: Path) -> bool:
+    """Whether the ledger has the name of a batch."""
+    return ledger_path(output).exists() and b'"batch_' in ledger_path(output).read_bytes()
 
 
 def test_killed_runs_lose_nothing_and_enqueue_nothing_twice(tmp_path: Path) -> None:
@@ -48,10 +54,18 @@ def test_status_and_cancel(tmp_path: Path) -> None:
     requests, output = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
     write_requests(requests, 50)
     with mock("--tier", "tier-1", "--batch-speed", "1") as url:
-        run = command(url, "run", requests, "-o", output, "--via", "batch", "--deadline", "2s", "--json", "--dashboard")
-        assert run.returncode == 3
-        assert re.match(r"dashboard http://127\.0\.0\.1:\d+/$", run.stderr.splitlines()[0])
-        assert json.loads(run.stdout)["stopped"] == "the deadline of 2 s has passed; run again for the rest"
+        run = [*RATELIMIT, "run", str(requests), "-o", str(output), "--via", "batch", "--json", "--dashboard"]
+        with subprocess.Popen(
+            run, env=environment(url), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            while not (any(each["status"] == "in_progress" for each in batches(url)) and _named(output)):
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            printed, said = process.communicate()
+        assert process.returncode == 130
+        assert re.match(r"dashboard http://127\.0\.0\.1:\d+/$", said.splitlines()[0])
+        assert json.loads(printed)["stopped"] == "the run was interrupted; the same command continues it"
         status = command(url, "status", output)
         head, row, tokens, last = status.stdout.splitlines()
         assert head.split() == ["batch", "model", "status", "done", "failed", "of", "tokens", "age"]
