@@ -39,6 +39,7 @@ from ratelimit.jobs.batches.spool import Spool
 from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Job
 from ratelimit.jobs.journal import Journal
+from ratelimit.jobs.source import Row as Asked
 from ratelimit.jobs.source import Source
 from ratelimit.jobs.summary import Summary
 from ratelimit.jobs.tally import Tally
@@ -211,10 +212,13 @@ async def planning(folder: Path, rows: int) -> Row:
     before, start = peak_mb(), time.process_time()
     with Journal(folder / "results.jsonl") as journal, Spool(folder, table) as spool:
         backlog = Backlog(spool, table, TIER, created=(), refuse=lambda *_: None, say=lambda _: None, both_routes=False)
-        found = await look_through(source, lambda row: (row.request().model, 0), journal, Options(), Tally(table))
-        for number, places in enumerate(
-            await take_in(source, spool, journal, found, (), limit=None, give_up=lambda *_: None)
-        ):
+
+        def check(row: Asked) -> tuple[str, float]:
+            return row.request().model, 0
+
+        found = await look_through(source, check, journal, Options(), Tally(table))
+        taken = take_in(source, spool, journal, found, (), check=check, limit=None, give_up=lambda *_: None)
+        for number, places in enumerate(await taken):
             backlog.wait(number, places)
         spent = time.process_time() - start
         pieces = len(backlog.queue(MODEL).waiting)

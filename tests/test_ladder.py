@@ -66,7 +66,7 @@ LIBRARIES = {
     "rich": ("cli", "jobs.progress"),
     "tenacity": ("wire.retry",),
     "yarl": ("wire.transport",),
-    "zstandard": ("jobs.source",),
+    "zstandard": ("jobs.reading",),
 }
 """Where each foreign library may be imported; one that is not named may be imported nowhere."""
 

@@ -74,7 +74,7 @@ def command(requests: str, **given: Any) -> int:
     else:
         _show(found, plans)
         _show_mixtures(plans)
-    return 1 if found.problems or found.duplicates else 0
+    return 1 if found.bad or found.duplicates else 0
 
 
 def _limits(found: Survey, table: Table, tier: str) -> dict[str, TierLimits | RateLimitError]:
@@ -92,6 +92,7 @@ def _json(found: Survey, plans: list[TierPlan]) -> str:
         "rows": found.rows,
         "measured": found.measured,
         "error": found.error(),
+        "bad": found.bad,
         "problems": {str(number): text for number, text in found.problems.items()},
         "duplicates": found.duplicates,
         "plans": [{**asdict(each), "seconds": each.seconds} for each in plans],
@@ -103,8 +104,8 @@ def _show(found: Survey, plans: list[TierPlan]) -> None:
     click.echo(counted(found.rows, "request") + _sampled(found))
     for number, text in sorted(found.problems.items())[:_SHOWN]:
         click.echo(f"line {number}: {printable(text)}")
-    if len(found.problems) > _SHOWN:
-        click.echo(f"and {len(found.problems) - _SHOWN:,} more lines that cannot be sent")
+    if found.bad > _SHOWN:
+        click.echo(f"and {found.bad - _SHOWN:,} more lines that cannot be sent")
     if found.duplicates:
         has, it = ("line has", "it") if found.duplicates == 1 else ("lines have", "them")
         click.echo(f"{found.duplicates:,} {has} an id that stands before {it}; `ratelimit run` will name {it}")

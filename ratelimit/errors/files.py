@@ -10,9 +10,9 @@ class InputUnreadable(RateLimitError):
 
     exit_code = 2
 
-    def __init__(self, path: str, why: str) -> None:
+    def __init__(self, path: str, why: str, remedy: str = "name a file of requests, one JSON object a line") -> None:
         shown = "standard input" if path == "-" else printable(path)
-        super().__init__(f"cannot read {shown}: {printable(why)}; name a file of requests, one JSON object a line")
+        super().__init__(f"cannot read {shown}: {printable(why)}; {printable(remedy, 1000)}")
         self.path = path
 
 

@@ -26,6 +26,7 @@ from ratelimit.jobs.lines import Lines
 from ratelimit.jobs.records import Outcome
 from ratelimit.jobs.source import Row
 
+_LEAST = len('{"id":"0","response":{},"error":{}}')  # bytes of a line that says anything
 _OFFSET = 48  # bits; the rest of a place is the number of the file
 
 
@@ -100,10 +101,11 @@ class Checkpoint:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                with suppress(ValueError):  # a damaged line only means that less is known
-                    found = records.outcome(line)
-                    if found.error is None or not self._retry_failed or path == self._own.path:
-                        self._places[found.content] = number << _OFFSET | offset
+                if len(line) > _LEAST:
+                    with suppress(ValueError):  # a damaged line only means that less is known
+                        found = records.outcome(line)
+                        if found.error is None or not self._retry_failed or path == self._own.path:
+                            self._places[found.content] = number << _OFFSET | offset
                 offset += len(line)
         self._read[path] = offset
 

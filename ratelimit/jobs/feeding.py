@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from itertools import islice
 
 from ratelimit.jobs.source import Row, Source, Wanted
 
@@ -50,8 +51,8 @@ class Room:
                 self.give(feeder)
 
 
-async def rows(source: Source, wanted: Wanted | None = None) -> AsyncGenerator[Row, None]:
-    """Yield the rows of a source, or of these the wanted, while whatever else there is goes on."""
+async def rows(source: Source, wanted: Wanted | None = None, most: int | None = None) -> AsyncGenerator[Row, None]:
+    """Yield the rows of a source, or the first of them, or the wanted, while whatever else there is goes on."""
     if not source.rereadable:
         async with aclosing(_from_thread(source)) as incoming:
             async for row in incoming:
@@ -60,11 +61,11 @@ async def rows(source: Source, wanted: Wanted | None = None) -> AsyncGenerator[R
     clock = time.perf_counter
     until = clock() + _SLICE
 
-    def due(number: int) -> bool:  # a long row of lines that nobody wants is looked into once in a while, for its time
-        return wanted is None or wanted(number) or clock() > until
+    def due(place: int) -> bool:  # a long row of lines that nobody wants is looked into once in a while, for its time
+        return wanted is None or wanted(place) or clock() > until
 
-    for row in source.rows(due):
-        if wanted is None or wanted(row.number):
+    for row in islice(source.rows(due if wanted else None), most):
+        if wanted is None or wanted(row.place):
             yield row
         if clock() > until:
             await asyncio.sleep(0)

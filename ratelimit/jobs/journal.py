@@ -56,6 +56,7 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 _DIGESTS = 2**64
+_LEAST = len('{"sent":""}')  # bytes of a line that says anything
 
 _result = msgspec.json.Decoder(_Result)
 _entry = msgspec.json.Decoder(_Entry)
@@ -171,7 +172,7 @@ class Journal:
 
     def _read_journal(self, failed: Digests) -> None:
         doubtful: dict[str, int] = {}
-        for _, line in self._journal.recover():
+        for line in self._journal.recover_longer(_LEAST):
             try:
                 entry = _entry.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -102,14 +102,28 @@ class Lines:
 
     def recover(self) -> Iterator[tuple[int, bytes]]:
         """Yield every whole line with its number; then cut off what a crash left of the last, keeping a copy."""
-        number, end, rest = 0, 0, b""
+        number = 0
+        for block in self._blocks():
+            for line in block.split(b"\n"):
+                number += 1
+                yield number, line
+
+    def recover_longer(self, least: int) -> Iterator[bytes]:
+        """Do the same, but yield only lines of so many bytes or more: of shorter ones there may be very many."""
+        long = re.compile(rb"^[^\n]{%d,}" % least, re.MULTILINE)
+        for block in self._blocks():
+            for found in long.finditer(block):
+                yield found[0]
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield all that is whole, many lines at a time, each without the end of its last; then see to the rest."""
+        end, rest = 0, b""
         try:
             while chunk := os.pread(self._file, _CHUNK, end + len(rest)):
-                *whole, rest = (rest + chunk).split(b"\n")
-                for line in whole:
-                    number += 1
-                    end += len(line) + 1
-                    yield number, line
+                whole, ended, rest = (rest + chunk).rpartition(b"\n")
+                if ended:
+                    yield whole
+                    end += len(whole) + 1
             if rest:
                 descriptor, _ = _opened(self.path.with_name(f"{self.path.name}.torn"))
                 with os.fdopen(descriptor, "ab") as torn:

@@ -138,16 +138,17 @@ class Runner:
         if journal and known and (known.setup, known.size, known.modified) == (self._setup, size, modified):
             return Findings(rows=known.rows, done=len(journal.done), lanes=known.lanes)
         found = Findings()
-        for found in preflight(self._source, self._lane_of, journal, force=options.force):
+        looking = preflight(self._source, self._lane_of, journal, force=options.force, skip_bad=options.skip_bad)
+        for found in looking:
             self.tally.looked_at = found.rows
             await asyncio.sleep(0)
             if self._stopping.is_set():
                 return Findings(looked=False)
-        if found.problems and not options.skip_bad:
+        if found.bad and not options.skip_bad:
             raise InputRefused(self._source.path, found)
         if journal:
             journal.looked_through()
-            if not found.problems:
+            if not found.bad:
                 journal.note_checked(Checked(self._setup, size, modified, found.rows, found.lanes))
         return found
 
@@ -195,13 +196,14 @@ class Runner:
         seen = None if found.looked else Digests()  # nobody has looked whether an id stands twice
         try:
             wanted = found.wanted(None if lane is None else feeder)
-            async with aclosing(rows(self._source, wanted)) as incoming:
+            most = found.rows if found.looked and not wanted else None  # what is appended is for the next run
+            async with aclosing(rows(self._source, wanted, most)) as incoming:
                 async for row in incoming:
                     row, problem = self._examine(row, found, seen)  # noqa: PLW2901 - a twin goes by another name
                     if self._journal and self._journal.is_done(row):
                         self.tally.done_before += seen is not None
                     elif problem:
-                        if row.number not in found.problems and self._has_changed():
+                        if not found.is_bad(row.place) and self._has_changed():
                             self.stop(InputChanged(self._source.path))
                         elif feeder == 0:
                             self._flights.give_up(row, RequestInvalid(problem, "mend this line of the input"))
@@ -221,17 +223,15 @@ class Runner:
 
     def _examine(self, row: Row, found: Findings, seen: Digests | None) -> tuple[Row, str | None]:
         """Return the row and what is wrong with it; one whose id is another's is named for its line."""
-        problem = row.problem or found.problems.get(row.number)
-        if row.number in found.twins:
-            return replace(row, id=f"line-{row.number}"), problem
+        problem = found.problem(row, self._lane_of)
         if seen is not None and not seen.add(row.key):
             problem = problem or "the custom_id stands on an earlier line already; each is its own"
             return replace(row, id=f"line-{row.number}"), problem
-        return row, problem
+        return found.named(row), problem
 
     def _is_for(self, feeder: int, row: Row, found: Findings) -> bool:
         """Whether a row belongs to the lane of a feeder; one whose lane has none belongs to the first."""
-        place = found.lane_of(row.number)
+        place = found.lane_of(row.place)
         if place is None:
             lanes, name = list(found.lanes), self._lane_named(row)
             place = lanes.index(name) if name in lanes else 0

@@ -5,33 +5,32 @@ bytes of the line are the bytes of the POST. A bare body gets an id from its con
 gives the same ids. A line that cannot be sent becomes a `Row` with a problem, never an exception: what to do about bad
 lines is for the job to decide, and its other lines are good.
 
-Lines end with a line feed and nothing else; what Unicode counts as a line separator may stand inside a string.
+A file of which so many lines are no requests is none of requests: a table, or JSON on several lines. That is said at
+once, by whoever reads it, instead of once a line.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import stat
 import sys
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
 
 import msgspec
 
-from ratelimit.errors import InputUnreadable, RequestInvalid, printable
+from ratelimit.errors import InputUnreadable, RateLimitError, RequestInvalid, printable
+from ratelimit.jobs.reading import LONGEST_LINE, lines, opened
 from ratelimit.limits.content import CHAT_PATH, endpoint_of
 from ratelimit.wire.messages import Request, request
 
-LONGEST_LINE = 32 * 1024 * 1024
-_BOM = b"\xef\xbb\xbf"
 _LONGEST_ID = 512
 _PACKED = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst"}
+_FIRST = 10_000  # lines, of which one is a request in any file of requests
+MANY = 50_000  # lines at fault, of which a file that somebody will mend has fewer
+_HELD = 16 * 1024 * 1024  # bytes of them, until it is seen
 
 
 _ABSENT = msgspec.Raw()
@@ -65,6 +64,7 @@ class Row:
     path: str = CHAT_PATH
     body: bytes = field(default=b"", repr=False)
     problem: str | None = None
+    place: int = 0  # among the lines that are not blank, from 0 on
     _key: int | None = field(default=None, init=False, repr=False, compare=False)
     _content: int | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -74,6 +74,15 @@ class Row:
         if made.stream:
             raise RequestInvalid("the body asks for a stream", 'a file has no place for one; remove "stream": true')
         return made
+
+    def fault(self) -> str | None:
+        """Return why this is no request; None where it is one, whether or not it can be sent."""
+        if self.problem is None:
+            try:
+                self.request()
+            except RequestInvalid as error:
+                return str(error)
+        return self.problem
 
     @property
     def model(self) -> bytes:
@@ -116,7 +125,7 @@ class Shard:
 
 
 Wanted = Callable[[int], bool]
-"""Whether the row on a line is worth looking into."""
+"""Whether the row in a place is worth looking into."""
 
 
 def _every(_: int) -> bool:
@@ -160,15 +169,35 @@ class Source:
                 file.read(0)
 
     def rows(self, wanted: Wanted | None = None) -> Iterator[Row]:
-        """Yield every line that is not blank, or of these the shard's, or of these those whose numbers are wanted."""
-        rows = self._rows(wanted or _every)
+        """Yield every line that is not blank, or of these the shard's, or of these those whose places are wanted.
+
+        Raises `InputUnreadable` before the first where they begin with very many that are no requests.
+        """
+        rows = self._rows(wanted) if wanted else self._of_requests(self._rows(_every))
         return rows if self.shard is None else filter(self.shard.has, rows)
+
+    def _of_requests(self, rows: Iterator[Row]) -> Iterator[Row]:
+        held, size = list[Row](), 0
+        for row in rows:
+            held.append(row)
+            size += len(row.body)
+            if size > _HELD or not row.fault():
+                break
+            if len(held) == _FIRST:
+                raise _no_requests(self.path, f"none of its first {_FIRST:,} lines is a request", held[0])
+        yield from held
+        yield from rows
 
     def _rows(self, wanted: Wanted) -> Iterator[Row]:
         with opened(self.path) as file:
-            for number, line in lines(file):
-                if wanted(number):
-                    yield too_long(number, line) if isinstance(line, int) else self.row(number, line)
+            yield from self._of_lines(file, wanted, self.row)
+
+    def _of_lines(self, file: io.BufferedReader, wanted: Wanted, row_of: Callable[[int, bytes], Row]) -> Iterator[Row]:
+        for place, (number, line) in enumerate(lines(file)):
+            if wanted(place):
+                row = _too_long(number, line) if isinstance(line, int) else row_of(number, line)
+                row.place = place
+                yield row
 
     def row(self, number: int, line: bytes) -> Row:
         """Return what one line says."""
@@ -239,97 +268,36 @@ def _checked_path(line: _Line) -> str:
     return path
 
 
-def lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | int]]:
-    """Yield every line that is not blank with its number: its bytes, or only how many where they are too many."""
-    number = 0
-    while line := file.readline(LONGEST_LINE + 1):
-        number += 1
-        if len(line) > LONGEST_LINE:
-            length = len(line)
-            while line and not line.endswith(b"\n"):
-                line = file.readline(1024 * 1024)
-                length += len(line)
-            yield number, length
-            continue
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        if line := line.strip(b"\r\n \t"):
-            yield number, line
-
-
-def too_long(number: int, length: int) -> Row:
-    """Return what is said of a line that is too long to be read."""
+def _too_long(number: int, length: int) -> Row:
     return Row(number, f"line-{number}", problem=f"the line has {length:,} bytes, at most {LONGEST_LINE:,} are read")
 
 
-@contextmanager
-def opened(path: str) -> Iterator[IO[bytes]]:
-    """Open an input for reading, unpacked; what goes wrong is said in words of ours."""
-    try:
-        with _binary(path) as file:
-            yield file
-    except IsADirectoryError:
-        raise InputUnreadable(path, "it is a directory") from None
-    except FileNotFoundError:
-        raise InputUnreadable(path, "there is no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputUnreadable(path, getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
+class Strangers:
+    """Counts the lines of an input that are no requests, and raises where most of very many are not."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._count = 0
+        self._first: Row | None = None
+
+    def note(self, row: Row, error: RateLimitError, rows: int) -> None:
+        """Note that a row cannot be sent, which is one of so many."""
+        if not isinstance(error, RequestInvalid):
+            return
+        self._count += 1
+        self._first = self._first or row
+        if self._count >= MANY and self._count * 2 > rows:
+            raise _no_requests(self._path, f"{self._count:,} of its first {rows:,} lines are no requests", self._first)
 
 
-@contextmanager
-def _binary(path: str) -> Iterator[IO[bytes]]:
-    if path == "-":
-        # Not sys.stdin.buffer: a thread may still be reading when the interpreter ends, which that one does not bear.
-        with io.FileIO(sys.stdin.fileno(), closefd=False) as plain:
-            yield io.BufferedReader(plain)
-        return
-    suffix = Path(path).suffix.lower()
-    with Path(path).open("rb") as plain_file:
-        if suffix == ".gz":
-            with gzip.GzipFile(fileobj=plain_file) as unpacked:
-                yield io.BufferedReader(unpacked)
-        elif suffix in {".zst", ".zstd"}:
-            yield io.BufferedReader(_Unzstd(path, plain_file), _PIECE)
-        else:
-            yield plain_file
-
-
-_PIECE = 128 * 1024
-
-
-class _Unzstd(io.RawIOBase):
-    """Reads zstd, frame after frame; the library's own reader takes a file cut short for one that ends."""
-
-    def __init__(self, path: str, packed: IO[bytes]) -> None:
-        try:
-            import zstandard  # noqa: PLC0415 - an extra, needed by few
-        except ImportError:
-            raise InputUnreadable(path, "reading zstd needs: pip install 'ratelimit-scheduler[zstd]'") from None
-        self._failed = zstandard.ZstdError
-        self._decompressor: Any = zstandard.ZstdDecompressor()
-        self._packed = packed
-        self._open: Any = None
-        self._rest = b""
-        self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            piece = self._rest or self._packed.read(_PIECE)
-            if not piece:
-                if self._open is not None:
-                    raise EOFError("the file is cut short")
-                return 0
-            self._open = self._open or self._decompressor.decompressobj()
-            try:
-                self._ready = self._open.decompress(piece)
-            except self._failed as error:
-                raise OSError(str(error)) from None
-            self._rest = self._open.unused_data if self._open.eof else b""
-            if self._open.eof:
-                self._open = None
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
+def _no_requests(path: str, why: str, row: Row) -> InputUnreadable:
+    """Return what is said of a file of other things, one of which is in this row."""
+    problem = row.fault() or ""
+    remedy = f"line {row.number}: {problem}"
+    if ".csv" in Path(path).suffixes:
+        remedy += "; rows of a table go with --template"
+    elif "got `array`" in problem:
+        remedy += "; if it is a list of requests, jq -c '.[]' puts each on a line"
+    elif "truncated" in problem:
+        remedy += "; if it is JSON on several lines, jq -c puts it on one"
+    return InputUnreadable(path, why, remedy)

@@ -7,11 +7,13 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ratelimit.errors import RateLimitError
-from ratelimit.jobs.source import Row, Source
+from ratelimit.errors import RateLimitError, RequestInvalid
+from ratelimit.jobs.journal import Digests
+from ratelimit.jobs.source import Row, Source, Strangers
 from ratelimit.limits.charge import Formula, billed_input, charge, measure
 from ratelimit.limits.tiers import Model, Table
 
+_KEPT = 1_000  # problems
 _USUAL_ANSWER = 400  # tokens, where neither the request nor the user says; only the middle of a range rests on it
 
 
@@ -38,8 +40,15 @@ class Survey:
     rows: int = 0
     measured: int = 0
     loads: dict[str, Load] = field(default_factory=dict)
-    problems: dict[int, str] = field(default_factory=dict)  # by line
+    bad: int = 0  # lines that cannot be sent
+    problems: dict[int, str] = field(default_factory=dict)  # the first of them, by line
     duplicates: int = 0
+
+    def blame(self, row: Row, error: RateLimitError) -> None:
+        """Note that a row cannot be sent."""
+        self.bad += 1
+        if self.bad <= _KEPT:
+            self.problems[row.number] = row.problem or str(error)
 
     @property
     def scale(self) -> float:
@@ -67,26 +76,25 @@ def survey(
     formula: Formula = "chat_2025",
 ) -> Iterator[Survey]:
     """Measure one row in `every`; yields the survey so far every few thousand rows, and at the end."""
-    found, keys = Survey(), array("Q")
+    found, seen, strangers = Survey(), Digests(), Strangers(source.path)
     for row in source.rows():
         found.rows += 1
-        keys.append(row.key)
+        found.duplicates += not seen.add(row.key)
         if (found.rows - 1) % every == 0:
             found.measured += 1
             try:
                 _measure(row, table, found, expected_output, formula)
             except RateLimitError as error:
-                found.problems[row.number] = row.problem or str(error)
+                found.blame(row, error)
+                strangers.note(row, error, found.measured)
         if found.rows % 2000 == 0:
             yield found
-    found.duplicates = len(keys) - len(set(keys))
     yield found
 
 
 def _measure(row: Row, table: Table, found: Survey, expected_output: int | None, formula: Formula) -> None:
     if row.problem:
-        found.problems[row.number] = row.problem
-        return
+        raise RequestInvalid(row.problem, "mend this line of the input")
     request = row.request()
     size = measure(request.fields, request.path)
     model = table.find(size.model)

@@ -103,7 +103,7 @@ class Tally:
         self.total = found.rows if found.looked else None
         self.done_before = found.done
         counted = Counter({lane: count for lane, (count, _) in found.lanes.items()})
-        if counted.total() + len(found.problems) == self.left:  # not after a crash: what was counted was before it
+        if counted.total() + found.bad == self.left:  # not after a crash: what was counted was before it
             self.left_of = counted
         self.started_at = now
         self.begun = True

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from ratelimit.errors import BadRequest, InputUnreadable, RequestInvalid, printable
-from ratelimit.jobs.source import LONGEST_LINE, Row, Source, Wanted, digest, lines, opened, too_long
+from ratelimit.jobs.reading import LONGEST_LINE, opened
+from ratelimit.jobs.source import Row, Source, Wanted, digest
 from ratelimit.limits.content import CHAT_PATH
 from ratelimit.wire.messages import parse
 
@@ -95,9 +96,7 @@ class Templated(Source):
             if ".csv" in self._suffixes:
                 yield from self._of_csv(file, wanted)
                 return
-            for number, line in lines(file):
-                if wanted(number):
-                    yield too_long(number, line) if isinstance(line, int) else self._of_json(number, line)
+            yield from self._of_lines(file, wanted, self._of_json)
 
     def _of_csv(self, file: Any, wanted: Wanted) -> Iterator[Row]:
         csv.field_size_limit(LONGEST_LINE)  # the module's own is 128 KiB, less than many a document
@@ -108,9 +107,11 @@ class Templated(Source):
             if len(set(reader.fieldnames or ())) < len(reader.fieldnames or ()):
                 raise InputUnreadable(self.path, "two columns have the same name")
             number = reader.line_num + 1
-            for columns in reader:
-                if wanted(number):
-                    yield self._row(number, columns)
+            for place, columns in enumerate(reader):
+                if wanted(place):
+                    row = self._row(number, columns)
+                    row.place = place
+                    yield row
                 number = reader.line_num + 1
         except UnicodeDecodeError:
             raise InputUnreadable(self.path, f"line {number} or a later one is not UTF-8") from None

@@ -17,6 +17,7 @@ from ratelimit.wire.messages import Names, Trouble, Usage, trouble_of, usage_of
 _PRELUDE = {"response.created", "response.queued", "response.in_progress"}
 _LAST = {"response.completed", "response.incomplete", "response.failed", "error"}
 _FINISH = re.compile(rb'"finish_reason":\s*"')  # inside a text its quotes would be escaped
+_LEAST = len("data:[DONE]")  # bytes of a line that says anything to a stream that has begun
 _LONGEST = 16 * 1024 * 1024  # one event; a longer one is passed on unread
 
 _decode = msgspec.json.Decoder().decode
@@ -41,7 +42,7 @@ class Listener:
         rest += piece
         if (end := rest.rfind(b"\n", self._searched)) >= 0:
             for line in bytes(rest[:end]).split(b"\n"):
-                if line.startswith(b"data:") or self._skipping:
+                if (line.startswith(b"data:") and (len(line) >= _LEAST or not self.begun)) or self._skipping:
                     self._line(line)
             del rest[: end + 1]
         self._searched = len(rest)

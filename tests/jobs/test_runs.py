@@ -12,6 +12,7 @@ import pytest
 from jobbing import Place, ask, batch_line
 
 from ratelimit.errors import InputUnreadable, OutputUnusable, RequestsChanged
+from ratelimit.jobs import preflight, source
 from ratelimit.jobs.budget import Options
 from ratelimit.jobs.job import Sending, Watched, Watcher
 from ratelimit.jobs.preflight import InputRefused
@@ -109,6 +110,7 @@ async def test_failures_go_to_the_errors_file_in_the_form_of_the_batch_api(place
     assert place.said == []
 
 
+SHAPE = 'a line is {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} or a bare body'
 BAD = [
     (batch_line("a"), None),
     ("nonsense", "the line is not JSON"),
@@ -164,6 +166,101 @@ async def test_only_the_first_lines_at_fault_are_told(place: Place) -> None:
     told = str(caught.value).splitlines()
     assert len(told) == 22
     assert told[-1] == "and 30 more"
+
+
+async def test_what_is_wrong_with_the_twenty_first_is_known_too(place: Place) -> None:
+    bad = [batch_line(f"bad-{n}", ask("hi", "gpt-17")) for n in range(30)]
+    place.write([batch_line("a"), *bad, batch_line("a"), "what?", batch_line("b")])
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        summary = await place.run(mock, Options(skip_bad=True, limit=2))  # of what is sent
+    assert (summary.answered, summary.failed, summary.left) == (2, 32, 0)
+    errors = place.errors()
+    assert all(errors[f"bad-{n}"].startswith('no table has limits for the model "gpt-17"') for n in range(30))
+    assert errors["line-32"].startswith("the custom_id a stands on line 1 already; each is its own")
+    assert errors["line-33"].startswith("the line is not JSON")
+
+
+async def test_no_more_is_read_of_a_file_that_will_be_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "MANY", 25)
+    place.write([*(batch_line(f"row-{n}") for n in range(50)), *["what?"] * 100])
+    async with MockServer(tier="tier-1") as mock:
+        with pytest.raises(InputRefused) as caught:
+            await place.run(mock)
+    head, *_, last = str(caught.value).splitlines()
+    assert head == (
+        f"25 of the first 75 lines of {place.requests} cannot be sent, and nothing was; mend them, or use --skip-bad "
+        "to have them in the errors file and send the others"
+    )
+    assert last == "and 5 more at least"
+
+
+@pytest.mark.parametrize(("good", "refused"), [(30, False), (20, True)])
+async def test_most_of_a_file_of_requests_are_requests(
+    place: Place, monkeypatch: pytest.MonkeyPatch, good: int, refused: bool
+) -> None:
+    """Of models that nobody knows there may be more: those are requests, for another tier."""
+    monkeypatch.setattr(source, "MANY", 25)
+    strange = [batch_line(f"strange-{n}", ask("hi", "gpt-17")) for n in range(60 if refused else 0)]
+    other = [batch_line(f"other-{n}", ask("hi", "gpt-17")) for n in range(60)]
+    place.write([*(batch_line(f"row-{n}") for n in range(good)), *["what?", "{}"] * 15, *other, *strange])
+    async with MockServer(tier="tier-1", echo=True) as mock:
+        if refused:
+            with pytest.raises(InputUnreadable) as caught:
+                await place.run(mock, Options(skip_bad=True))
+            assert str(caught.value) == (
+                f"cannot read {place.requests}: 25 of its first 45 lines are no requests; line 21: the line is not "
+                f"JSON: JSON is malformed: invalid character (byte 0); {SHAPE}"
+            )
+        else:
+            summary = await place.run(mock, Options(skip_bad=True))
+            assert (summary.answered, summary.failed, summary.left) == (30, 90, 0)
+        assert mock.stats.arrived == (0 if refused else 30)
+
+
+@pytest.mark.parametrize("options", [Options(check=False), Options(check=False, skip_bad=True)])
+async def test_nothing_is_sent_from_a_file_of_anything_else_that_nobody_looks_through(
+    place: Place, options: Options
+) -> None:
+    place.write(["1,hello"] * 12_000)
+    async with MockServer(tier="tier-1") as mock:
+        with pytest.raises(InputUnreadable, match="none of its first 10,000 lines is a request"):
+            await place.run(mock, options)
+        assert mock.stats.arrived == 0
+    assert place.records() == place.records("results.errors.jsonl") == []
+
+
+class Appending(Watcher):
+    """Appends to the input of a run that has begun to send."""
+
+    def __init__(self, place: Place, lines: list[str]) -> None:
+        self._place, self._lines = place, lines
+
+    async def watch(self, run: Watched, client: Sending) -> None:
+        while not client.count.attempts:  # noqa: ASYNC110 - nothing tells of attempts but the count
+            await asyncio.sleep(0.01)
+        with self._place.requests.open("a") as file:
+            file.writelines(f"{line}\n" for line in self._lines)
+
+
+@pytest.mark.parametrize("models", [["gpt-4o-mini"], ["gpt-4o-mini", "gpt-4o"]], ids=["one lane", "two"])
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_is_appended_during_a_run_is_for_the_next(place: Place, models: list[str], *, known: bool) -> None:
+    """Nobody has looked at it: it may be bad, or stand under an id that is on its way."""
+    rows = {f"row-{n}": ask(f"what is row-{n}?", models[n % len(models)]) for n in range(60)}
+    later = {f"later-{n}": ask(f"what is later-{n}?", models[n % len(models)]) for n in range(4)}
+    place.write(batch_line(name, body) for name, body in rows.items())
+    appended = [batch_line("row-59", rows["row-59"]), *(batch_line(name, body) for name, body in later.items())]
+    async with MockServer(tier="tier-5", echo=True, latency="5") as mock:
+        if known:  # and it is not looked through again
+            assert (await place.run(mock, Options(limit=2))).answered == 2
+        summary = await place.run(mock, Options(concurrency=10), watcher=Appending(place, appended))
+        assert (summary.answered + summary.done_before, summary.left, summary.exit_code) == (60, 0, 3)
+        assert place.answers().keys() == rows.keys()
+        with pytest.raises(InputRefused, match="the custom_id row-59 stands on line 60 already"):
+            await place.run(mock)
+        again = await place.run(mock, Options(skip_bad=True))
+        assert (again.answered, again.failed) == (4, 1)
+    assert place.answers().keys() == rows.keys() | later.keys()
 
 
 async def test_a_changed_request_is_refused_unless_forced(place: Place) -> None:

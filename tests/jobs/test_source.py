@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit.errors import InputUnreadable, RequestInvalid, printable
-from ratelimit.jobs import source as module
+from ratelimit.jobs import reading, source
 from ratelimit.jobs.source import Row, Shard, Source
 
 BODY = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
@@ -27,7 +27,7 @@ NO_MESSAGES = (
     '{"custom_id": ..., "url": "/v1/embeddings", "body": {...}}'
 )
 
-Put = Callable[[bytes], Source]
+Put = Callable[..., Source]
 
 
 @pytest.fixture
@@ -188,7 +188,8 @@ def test_ids_are_kept_as_they_are(put: Put, identifier: str) -> None:
 def test_a_line_that_is_too_long_is_passed_over_without_being_held(
     put: Put, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "LONGEST_LINE", 1000)
+    for module in (reading, source):
+        monkeypatch.setattr(module, "LONGEST_LINE", 1000)
     long, fits = b'"' + b"x" * 5000 + b'"\n', line("b", '{"model": "' + "m" * 900 + '"}')
     rows = list(put(long + fits + long + b"z" * 2000).rows())
     assert [(row.number, row.id) for row in rows] == [(1, "line-1"), (2, "b"), (3, "line-3"), (4, "line-4")]
@@ -281,3 +282,71 @@ def test_what_can_be_no_input_is_said_in_words(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(InputUnreadable, match=f"^cannot read standard input: it is closed; {remedy}$"):
         Source("-").check()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_blank_lines_are_counted_however_many_there_are(put: Put, suffix: str) -> None:
+    """Around every length at which they are passed over many at a time, and across pieces of what is read."""
+    content, number = b"", 0
+    expected: list[tuple[int, str, int]] = []
+    for blanks in (0, 63, 64, 65, 127, 128, 129, 200_000, 64, 300_000):
+        blank = [b"\n", b"\r\n", b" \t\n"][blanks % 3]
+        content += blank * blanks + line(f"after {number + blanks}") + b"   "
+        number += blanks + 1
+        expected.append((number, f"after {number - 1}", len(expected)))
+    rows = put(gzip.compress(content, 1) if suffix else content, f"requests.jsonl{suffix}").rows()
+    assert [(row.number, row.id, row.place) for row in rows] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem", "hint"),
+    [
+        (
+            "rows.csv",
+            "id,text\n" + "1,hello\n" * 12_000,
+            f"the line is not JSON: JSON is malformed: invalid character (byte 0); {SHAPE}",
+            "; rows of a table go with --template",
+        ),
+        (
+            "list.json",
+            "[\n" + "  {\n  },\n" * 5_000 + "  {}\n]\n",
+            f"the line is not a request: Expected `object`, got `array`; {SHAPE}",
+            "; if it is a list of requests, jq -c '.[]' puts each on a line",
+        ),
+        (
+            "pretty.json",
+            '{\n    "custom_id": "a"\n  }\n' * 4_000,
+            f"the line is not JSON: Input data was truncated; {SHAPE}",
+            "; if it is JSON on several lines, jq -c puts it on one",
+        ),
+        (
+            "texts.jsonl",
+            '{"text": "hello"}\n' * 12_000,
+            "the line has neither a body nor messages",
+            '; a bare body is one of chat; others go as {"custom_id": ..., "url": "/v1/embeddings", "body": {...}}',
+        ),
+    ],
+)
+def test_a_file_of_anything_else_is_refused_at_once(put: Put, name: str, content: str, problem: str, hint: str) -> None:
+    other = put(content.encode(), name)
+    with pytest.raises(InputUnreadable) as caught:
+        next(other.rows())
+    why = "none of its first 10,000 lines is a request"
+    assert str(caught.value) == f"cannot read {other.path}: {why}; line 1: {problem}{hint}"
+
+
+def test_bad_lines_before_a_good_one_are_bad_lines(put: Put) -> None:
+    rows = list(put(b"x\n" * 9_999 + line("a") + b"x\n" * 20_000).rows())
+    assert [row.problem is None for row in rows] == [n == 9_999 for n in range(30_000)]
+
+
+def test_bad_lines_are_not_held_back_at_any_size(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_HELD", 100_000)
+    rows = list(put(line("a", '{"messages": []}') * 12_000).rows())
+    assert len(rows) == 12_000
+
+
+def test_rows_that_are_known_are_wanted_whatever_they_are(put: Put) -> None:
+    """Of a file that was looked through, what is left may be bad lines alone."""
+    rows = put(line("a") + b"x\n" * 12_000).rows(lambda place: place > 0)
+    assert sum(row.problem is not None for row in rows) == 12_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from ratelimit.errors import JobStopped, RateLimitError, RequestInvalid
 from ratelimit.jobs.batches.following import Flight
@@ -21,10 +20,10 @@ from ratelimit.jobs.tally import Tally
 async def look_through(source: Source, check: Check, journal: Journal, options: Options, tally: Tally) -> Findings:
     """Look at every line before anything is enqueued; raises for what cannot be sent."""
     found = Findings()
-    for found in preflight(source, check, journal, force=options.force):
+    for found in preflight(source, check, journal, force=options.force, skip_bad=options.skip_bad):
         tally.looked_at = found.rows
         await asyncio.sleep(0)
-    if found.problems and not options.skip_bad:
+    if found.bad and not options.skip_bad:
         raise InputRefused(source.path, found)
     journal.looked_through()
     return found
@@ -37,6 +36,7 @@ async def take_in(
     found: Findings,
     adopted: Iterable[Flight],
     *,
+    check: Check,
     limit: int | None,
     give_up: Callable[[Row, RateLimitError], None],
 ) -> list[array[int]]:
@@ -45,12 +45,13 @@ async def take_in(
     left: list[array[int]] = []
     taken = 0
     async for row in rows(source):
-        if row.number in found.twins:
-            row = replace(row, id=f"line-{row.number}")  # noqa: PLW2901 - a twin goes by another name
+        if row.place >= found.end:  # it was appended since
+            break
+        problem = found.problem(row, check)
+        row = found.named(row)  # noqa: PLW2901 - a twin goes by another name
         if journal.is_done(row):
             continue
         try:
-            problem = row.problem or found.problems.get(row.number)
             if problem:
                 raise RequestInvalid(problem, "mend this line of the input")
             flight = flights.get(row.key)

@@ -8,6 +8,7 @@ file was never a batch; one with a file may be, and is looked for by its tag at 
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 import time
 from array import array
@@ -48,6 +49,7 @@ class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float = 0.0
 
 
+_LINE = re.compile(rb"^[^\n]{9,}(?=\n)", re.MULTILINE)  # whole, and long enough to say anything
 _entry = msgspec.json.Decoder(_Entry)
 _encode = msgspec.json.Encoder().encode
 
@@ -191,6 +193,8 @@ class Ledger:
 def _apply(line: bytes, known: dict[str, Enqueued]) -> _Entry:
     """Take in one line; raises ValueError or MsgspecError for one that is damaged."""
     entry = _entry.decode(line)
+    if not (entry.job or entry.tag) and entry.deadline is None:
+        raise ValueError("it says nothing")
     if entry.tag and (intent := entry.intent):
         keys = array("Q", base64.b64decode(intent.keys))
         known[entry.tag] = Enqueued(
@@ -213,7 +217,7 @@ def read(output: Path) -> list[Enqueued]:
         whole = ledger_path(output).read_bytes()
     except OSError:
         return []
-    for line in whole.split(b"\n")[:-1]:
+    for line in _LINE.findall(whole):
         with suppress(msgspec.MsgspecError, ValueError, RecursionError):
             _apply(line, known)
     return list(known.values())

@@ -14,6 +14,7 @@ from ratelimit.wire.messages import Reply, trouble_of
 Kind = Literal["answered", "failed", "again"]
 
 _UNDONE = {"batch_expired", "batch_cancelled"}
+_LEAST = len('{"custom_id":""}')
 _CURABLE = {408, 409, 425, 429}
 
 
@@ -48,6 +49,8 @@ class Outcome:
 
 def read(line: bytes) -> Outcome | None:
     """Return what a line says; None for one that is not whole."""
+    if len(line) < _LEAST:
+        return None
     try:
         found = _decode(for_anybody(line))
         record, key = _encode(found), digest(found.custom_id.encode())

@@ -186,7 +186,14 @@ class Runner:
             self._give_up(row.key, records.gave_up(row, error), records.code_of(error))
 
         left = await take_in(
-            self._source, self._spool, self._journal, found, adopted, limit=self._options.limit, give_up=give_up
+            self._source,
+            self._spool,
+            self._journal,
+            found,
+            adopted,
+            check=self._lane_of,
+            limit=self._options.limit,
+            give_up=give_up,
         )
         for number, places in enumerate(left):
             self._backlog.wait(number, places)

@@ -156,3 +156,27 @@ async def test_who_looks_on_sees_the_queue_as_a_limit_of_its_lane(place: Batchin
     assert standing.limited_by == "limited by batch queue"
     assert f'ratelimit_utilisation{{model="gpt-4o-mini",dim="batch queue"}} {limit.used_last_minute:.15g}' in text
     assert "batch queue" in state(standing, Tally(load()))
+
+
+class AppendingOnce(Watcher):
+    """Appends to the input of a run that has looked through it."""
+
+    def __init__(self, place: Batching, line: str) -> None:
+        self._place, self._line = place, line
+
+    async def watch(self, run: Watched, client: Sending) -> None:
+        del client
+        while not run.tally.begun:  # noqa: ASYNC110 - nothing tells of the beginning but the tally
+            await asyncio.sleep(0)
+        with self._place.requests.open("a") as file:
+            file.write(f"{self._line}\n")
+
+
+async def test_what_is_appended_during_a_run_is_for_the_next(place: Batching) -> None:
+    place.ask_for(3)
+    async with MockServer(echo=True) as mock:
+        summary = await place.batch(mock, watcher=AppendingOnce(place, batch_line("row-3", ask("what is 000003?"))))
+        place.expect_everything(3)
+        again = await place.batch(mock)
+    assert (summary.answered, summary.left, again.answered) == (3, 0, 1)
+    place.expect_everything(4)

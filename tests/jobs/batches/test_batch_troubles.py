@@ -269,13 +269,14 @@ def test_a_batch_whose_figures_are_not_known_is_still_a_batch() -> None:
     assert msgspec.json.decode(b'{"id":"b","status":"new","request_counts":null}', type=Batch).counts.done == 0
 
 
-async def test_a_damaged_ledger_is_not_passed_over(place: Batching) -> None:
+@pytest.mark.parametrize("damage", [b"{oops", b"", b"{}"])
+async def test_a_damaged_ledger_is_not_passed_over(place: Batching, damage: bytes) -> None:
     place.ask_for(4)
     async with MockServer(echo=True) as mock:
         await place.batch(mock)
         path = ledger_path(place.output)
         lines = path.read_bytes().split(b"\n")
-        path.write_bytes(b"\n".join([lines[0], b"{oops", *lines[2:]]))
+        path.write_bytes(b"\n".join([lines[0], damage, *lines[2:]]))
         with pytest.raises(OutputUnusable) as caught:
             await place.batch(mock)
     assert str(caught.value) == (
