@@ -206,7 +206,7 @@ def kill_three_over_and_over(place: Path, *, rows: int, kills: int, seed: int, m
         for name in names:
             start(name)
         while outcome.kills < kills and time.monotonic() - began < minutes * 60:
-            time.sleep(chance.uniform(0.1, 0.9))
+            time.sleep(chance.uniform(0.1, 0.9))  # any moment is as good as another
             name = chance.choice(names)
             if running[name].poll() is None:
                 running[name].kill()

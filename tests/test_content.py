@@ -204,7 +204,7 @@ def schemas(levels: int) -> object:
     return nested
 
 
-def try_everything(body: object, path: str) -> None:
+def assert_it_can_be_sized_up(body: object, path: str) -> None:
     size = measure(body, path)
     for formula in charges.FORMULAS:
         assert charges.charge(size, formula) >= 0
@@ -223,8 +223,8 @@ def test_no_depth_exhausts_the_stack(path: str, nest: Callable[[int], object]) -
     nested = nest(100_000)
     tool = {"type": "function", "function": {"name": "f", "parameters": nested}}
     body = {"messages": [{"content": nested}], "input": nested, "prompt": nested, "tools": [tool], "n": 1}
-    try_everything(body, path)
-    try_everything({"messages": nested, "tools": nested, "functions": nested}, path)
+    assert_it_can_be_sized_up(body, path)
+    assert_it_can_be_sized_up({"messages": nested, "tools": nested, "functions": nested}, path)
 
 
 FIELDS = """
@@ -247,4 +247,4 @@ JUNK: st.SearchStrategy[Any] = st.recursive(
 @settings(deadline=None, max_examples=300)
 @given(st.dictionaries(KEYS, JUNK, max_size=8) | JUNK, st.sampled_from(PATHS))
 def test_no_body_raises(body: object, path: str) -> None:
-    try_everything(body, path)
+    assert_it_can_be_sized_up(body, path)

@@ -75,14 +75,9 @@ class AsyncLimitedTransport(_Limited):
                     await _there(desk.loop, self._stand(desk, asked, exchange, lambda: _there(here, exchange())))
             except Moved:
                 continue
-            except Halted as halted:
-                return repeat(request, halted.reply)
-            except (UnknownModel, ModelNotInTier) as error:
-                if _is_optional(asked):
-                    return await inner.handle_async_request(request)
-                return refuse(request, error)
-            except RateLimitError as error:
-                return _outcome(exchange, error)
+            except (Halted, RateLimitError) as ending:
+                response = _outcome(asked, exchange, ending)
+                return await inner.handle_async_request(request) if response is None else response
             return exchange.response
 
     async def aclose(self) -> None:
@@ -131,14 +126,9 @@ class LimitedTransport(_Limited):
                 _from_thread(desk.loop, work, commands, exchange)
             except Moved:
                 continue
-            except Halted as halted:
-                return repeat(request, halted.reply)
-            except (UnknownModel, ModelNotInTier) as error:
-                if _is_optional(asked):
-                    return inner.handle_request(request)
-                return refuse(request, error)
-            except RateLimitError as error:
-                return _outcome(exchange, error)
+            except (Halted, RateLimitError) as ending:
+                response = _outcome(asked, exchange, ending)
+                return inner.handle_request(request) if response is None else response
             return exchange.response
 
     def close(self) -> None:
@@ -215,15 +205,22 @@ def _fail(command: asyncio.Future[Reply], error: Exception) -> None:
         command.set_exception(error)
 
 
-def _outcome(exchange: Exchange, error: RateLimitError) -> Any:
-    """Return or raise what the SDK is to see: the service's own last word if there is one, else a refusal of ours."""
-    if isinstance(error, NotAnswered) and exchange.failure is not None:
+def _outcome(asked: Request, exchange: Exchange, ending: Halted | RateLimitError) -> Any | None:
+    """Return or raise what the SDK is to see: the service's own last word if there is one, else a refusal of ours.
+
+    None says that the request goes without limits.
+    """
+    if isinstance(ending, Halted):
+        return repeat(exchange.request, ending.reply)
+    if isinstance(ending, UnknownModel | ModelNotInTier) and _is_optional(asked):
+        return None
+    if isinstance(ending, NotAnswered) and exchange.failure is not None:
         raise exchange.failure
-    if isinstance(error, (RequestFailed, JobStopped)) and exchange.response is not None:
-        if exchange.response.status_code == 429 or isinstance(error, JobStopped):
+    if isinstance(ending, RequestFailed | JobStopped) and exchange.response is not None:
+        if exchange.response.status_code == 429 or isinstance(ending, JobStopped):
             exchange.response.headers.update(FINAL)
         return exchange.response
-    return refuse(exchange.request, error)
+    return refuse(exchange.request, ending)
 
 
 def _is_optional(asked: Request) -> bool:

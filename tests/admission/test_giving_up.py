@@ -59,10 +59,10 @@ class Recount:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(callers, min_size=20, max_size=40))
 def test_whoever_is_cancelled_wherever_nothing_is_lost(crowd: list[Caller]) -> None:
-    run(_play(crowd))
+    run(_assert_nothing_is_lost(crowd))
 
 
-async def _play(crowd: list[Caller]) -> None:
+async def _assert_nothing_is_lost(crowd: list[Caller]) -> None:
     loop = asyncio.get_running_loop()
     scheduler = Scheduler({"m": [Limit("tokens", TPM, MINUTE)]}, concurrency=SLOTS, patience=0.0)
     lane = scheduler.lane("m")

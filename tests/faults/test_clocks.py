@@ -125,7 +125,7 @@ def test_a_program_that_is_stopped_and_goes_on_makes_no_burst(tmp_path: Path) ->
         while sum("sent" in each for each in records(journal)) < 20:
             time.sleep(0.01)
         runs[0].send_signal(signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(3)  # in which its lease ends, and the other takes all
         runs[0].send_signal(signal.SIGCONT)
         said = [run.communicate(timeout=60)[1] for run in runs]
         assert statistics(url)["refused"] == {}, said

@@ -58,7 +58,7 @@ FOUND: tuple[tuple[Callable[[bytes], None], bytes], ...] = (
 
 
 @pytest.mark.parametrize(("reader", "raw"), FOUND)
-def test_what_has_been_found_so(reader: Callable[[bytes], None], raw: bytes, folder: Path) -> None:
+def test_what_was_found_raises_nothing_but_ours(reader: Callable[[bytes], None], raw: bytes, folder: Path) -> None:
     with chdir(folder):
         reader(raw)
 

@@ -123,7 +123,7 @@ class World:
         self.nothing_is_held()
 
 
-async def play(steps: Sequence[Step]) -> None:
+async def assert_all_ends_well(steps: Sequence[Step]) -> None:
     # Of the first, headers speak of the day and not of the minute: what was spent before a restart is not told by them.
     limits = {MODELS[0]: Limits(rpm=RPM, tpm=TPM, rpd=10_000), MODELS[1]: Limits(rpm=RPM, tpm=TPM)}
     async with MockServer(models=limits, latency=(0.2, 3.0)) as mock, World(mock) as world:
@@ -165,4 +165,4 @@ SMALL = ("send", 90, MODELS[0], 1, 1)
 @settings(max_examples=max(80, settings().max_examples // 10), deadline=None)
 @given(steps)
 def test_whatever_happens_nothing_is_lost_leaked_or_refused(steps: list[Step]) -> None:
-    run(play(steps))
+    run(assert_all_ends_well(steps))

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.real_time  # a thread's answer takes a moment
 async def test_programs_that_make_a_new_file_ready_at_once(tmp_path: Path) -> None:
     for turn in range(40):
         stores = [SqliteStore(tmp_path / str(turn), Hands()) for _ in range(8)]
-        await asyncio.gather(*(store.check() for store in stores))
+        assert await asyncio.gather(*(store.check() for store in stores), return_exceptions=True) == [None] * 8
         await asyncio.gather(*(store.aclose() for store in stores))
 
 

@@ -173,13 +173,13 @@ async def test_one_is_killed_and_one_is_frozen_for_longer_than_its_lease(
     at_first, since = await holders(url), programs.mark()
     killed.kill()
     frozen.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.5)  # in which the leases of both end
     (left,) = await holders(url)
     alone = programs.mark()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.5)  # of which it is counted how much is used
     assert programs.used(alone) >= 0.94
     frozen.send_signal(signal.SIGCONT)
-    await asyncio.sleep(1)
+    await asyncio.sleep(1)  # in which it would send what it held
     assert 0.94 <= programs.used(since) <= 1.05
     assert not programs.mock.stats.refused
     # It has not gone on with what it held: nobody knew whether that had been sent.
@@ -195,7 +195,7 @@ async def test_the_server_is_frozen_and_then_killed_and_restarted_empty(programs
         await programs.start(2, server.fresh())
         since = programs.mark()
         server.freeze()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # each of these for as long as programs go on by what they hold, and longer
         server.thaw()
         await asyncio.sleep(1)
         server.kill()

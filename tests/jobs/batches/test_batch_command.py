@@ -38,7 +38,7 @@ def test_killed_runs_lose_nothing_and_enqueue_nothing_twice(tmp_path: Path) -> N
             # From when on there is something to lose.
             while not ledger_path(output).exists() and process.poll() is None:
                 time.sleep(0.02)
-            time.sleep(chance.uniform(0.0, 2.0))
+            time.sleep(chance.uniform(0.0, 2.0))  # any moment is as good as another
             process.kill()
             process.wait()
         status = command(url, "status", output, "--offline")
@@ -129,7 +129,9 @@ def test_both_routes_killed_and_continued(tmp_path: Path) -> None:
         )
         run = ["run", str(requests), "-o", str(output), "--via", "auto", "--deadline", "1min"]
         process = subprocess.Popen([*RATELIMIT, *run], env=environment(url), stderr=subprocess.DEVNULL)
-        time.sleep(1.2)
+        while b'"recalled":true' not in ledger_path(output).read_bytes():
+            assert process.poll() is None
+            time.sleep(0.01)
         process.kill()
         process.wait()
         done = command(url, *run, "--json")
