@@ -112,8 +112,7 @@ class Lines:
         """Do the same, but yield only lines of so many bytes or more: of shorter ones there may be very many."""
         long = re.compile(rb"^[^\n]{%d,}" % least, re.MULTILINE)
         for block in self._blocks():
-            for found in long.finditer(block):
-                yield found[0]
+            yield from long.findall(block)
 
     def _blocks(self) -> Iterator[bytes]:
         """Yield all that is whole, many lines at a time, each without the end of its last; then see to the rest."""

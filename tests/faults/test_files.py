@@ -99,6 +99,24 @@ async def test_a_disk_that_is_really_full_under_a_job_of_batches(small_disk: Pat
     place.expect_everything(ROWS, words=25)
 
 
+async def test_no_room_for_what_a_batch_has_answered(
+    place: Batching, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is fetched to where the system keeps temporary files, which may be another disk than that of the results."""
+    place.ask_for(ROWS, words=25)
+    resize(small_disk, "8k")
+    async with MockServer(echo=True, batch_speed=1.0) as server:
+        assert (await place.batch(server, Options(deadline=2))).exit_code == 3
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr("tempfile.tempdir", str(small_disk))
+            summary = await place.batch(server)
+        why = "No space left on device; make room or choose another place, then run again: every line that was written"
+        assert (summary.exit_code, summary.stopped) == (3, f"writing {small_disk} failed: {why} is whole")
+        assert (await place.batch(server)).left == 0
+        assert len(batches(server)) == 1
+    place.expect_everything(ROWS, words=25)
+
+
 @pytest.mark.parametrize(
     ("number", "kept"), [(errno.EDQUOT, 0), (errno.EDQUOT, 30), (errno.EROFS, 0), (errno.EIO, 0), (errno.ENOSPC, 30)]
 )
