@@ -94,6 +94,7 @@ def run(requests: str, output: str, **given: Any) -> int:
       ratelimit run requests.jsonl -o results.jsonl --limit 50 --max-cost 1
       ratelimit run requests.jsonl -o results.jsonl --via auto --deadline 6h
     """
+    _check(given)
     settings = load_settings(
         **{name: given[name] for name in _SETTINGS},
         batch_files="keep" if given["keep_files"] else None,
@@ -163,14 +164,20 @@ async def _run(job: jobs.Job, settings: Settings, say: Say, given: dict[str, Any
             raise ledger.BatchesUnderWay(str(job.output), len(enqueued))
         watcher, observers = _onlookers(given, say)
         return await jobs.run(job, settings, say=say, watcher=watcher, observer=[*observers, *told])
+    watcher, observers = _onlookers(given, say)
+    both = given["via"] == "auto"
+    return await batches.run(job, settings, say=say, both_routes=both, watcher=watcher, observer=[*observers, *told])
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Raise `UsageError` for options that do not go together."""
+    if given["via"] == "live":
+        return
     for needless in ("max_cost", "max_requests", "pause_at_daily_limit", "no_preflight", "report"):
         if given[needless]:
             raise click.UsageError(f"--{needless.replace('_', '-')} goes with --via live")
-    both = given["via"] == "auto"
-    if both and not given["deadline"]:
+    if given["via"] == "auto" and not given["deadline"]:
         raise click.UsageError("--via auto needs --deadline: it is what decides which way a request goes")
-    watcher, observers = _onlookers(given, say)
-    return await batches.run(job, settings, say=say, both_routes=both, watcher=watcher, observer=[*observers, *told])
 
 
 def _onlookers(given: dict[str, Any], say: Say) -> tuple[jobs.Watcher, list[Observer]]:

@@ -10,9 +10,10 @@ holds up nobody else. A call that is interrupted (Ctrl-C) takes its requests out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,7 @@ from ratelimit.admission.scheduler import LaneStatus
 from ratelimit.errors import JobStopped
 from ratelimit.limits.content import CHAT_PATH
 from ratelimit.wire.client import Body, Client, Result, outcome
+from ratelimit.wire.many import InOrder, checked
 from ratelimit.wire.messages import Reply
 from ratelimit.wire.sender import Count
 
@@ -123,21 +125,32 @@ class BlockingClient:
 
         Bodies are pulled while a result is waited for: at most `window` requests exist at any time.
         """
+        handle = partial(outcome, self._client, path, priority)
+        return self._results(
+            handle, bodies, checked(self._client.concurrency if window is None else window), ordered=ordered
+        )
+
+    def _results(
+        self,
+        handle: Callable[[int, Body], Coroutine[Any, Any, Result]],
+        bodies: Iterable[Body],
+        window: int,
+        *,
+        ordered: bool,
+    ) -> Iterator[Result]:
         loop, items = self._loop, enumerate(bodies)
-        most = self._client.concurrency if window is None else window
         done: SimpleQueue[Future[Result]] = SimpleQueue()
         flying: set[Future[Result]] = set()
-        early: dict[int, Result] = {}
-        following = 0
+        order = InOrder[Result]()
         exhausted = False
         failure: JobStopped | None = None
         try:
             while True:
-                while not exhausted and len(flying) + len(early) < most:
+                while not exhausted and len(flying) + len(order) < window:
                     if (item := next(items, None)) is None:
                         exhausted = True
                         break
-                    future = loop.submit(outcome(self._client, path, priority, *item))
+                    future = loop.submit(handle(*item))
                     flying.add(future)
                     future.add_done_callback(done.put)
                 if not flying:
@@ -150,15 +163,8 @@ class BlockingClient:
                     failure = failure or error
                     exhausted = True
                     continue
-                if not ordered:
-                    yield result
-                    continue
-                early[result.index] = result
-                while following in early:
-                    yield early.pop(following)
-                    following += 1
-            for index in sorted(early):  # behind one that raised
-                yield early[index]
+                yield from order.after(result.index, result) if ordered else (result,)
+            yield from order.rest()
             if failure:
                 raise failure
         finally:

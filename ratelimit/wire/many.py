@@ -4,11 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def checked(window: int) -> int:
+    """Return a window; raises for one in which nothing has room."""
+    if window < 1:
+        raise ValueError(f"window is {window}; at least one request must have room")
+    return window
+
+
+class InOrder(Generic[R]):
+    """Results that come as they like, handed on in the order of their items."""
+
+    def __init__(self) -> None:
+        self._early: dict[int, R] = {}
+        self._following = 0
+
+    def __len__(self) -> int:
+        return len(self._early)
+
+    def after(self, index: int, result: R) -> Iterator[R]:
+        """Yield all whose turn it is once this one is there."""
+        self._early[index] = result
+        while self._following in self._early:
+            yield self._early.pop(self._following)
+            self._following += 1
+
+    def rest(self) -> Iterator[R]:
+        """Yield those that stand behind one that will not come."""
+        return (self._early[index] for index in sorted(self._early))
 
 
 class Many(Generic[T, R]):
@@ -17,12 +46,10 @@ class Many(Generic[T, R]):
     def __init__(
         self, handle: Callable[[int, T], Awaitable[R]], items: Iterable[T] | AsyncIterable[T], window: int, workers: int
     ) -> None:
-        if window < 1:
-            raise ValueError(f"window is {window}; at least one request must have room")
         self._handle = handle
         self._items = _Asynchronous(items) if isinstance(items, AsyncIterable) else enumerate(items)
+        self._room = checked(window)
         self._workers = min(workers, window)
-        self._room = window
         self._idle: deque[asyncio.Future[None]] = deque()  # workers that wait for room
         self._done: deque[tuple[int, R]] = deque()
         self._something = asyncio.Event()
@@ -33,22 +60,15 @@ class Many(Generic[T, R]):
         """Yield every result; what a worker raises ends the pulling, and is raised after the results on the way."""
         self._working = self._workers
         workers = [asyncio.create_task(self._work(), name="map") for _ in range(self._workers)]
-        early: dict[int, R] = {}
-        following = 0
+        order = InOrder[R]()
         try:
             while self._done or await self._wait():
                 index, result = self._done.popleft()
-                if not ordered:
+                for each in order.after(index, result) if ordered else (result,):
                     self._free()
-                    yield result
-                    continue
-                early[index] = result
-                while following in early:
-                    self._free()
-                    yield early.pop(following)
-                    following += 1
-            for index in sorted(early):  # behind one that raised
-                yield early[index]
+                    yield each
+            for each in order.rest():
+                yield each
             if self._failure:
                 raise self._failure
         finally:

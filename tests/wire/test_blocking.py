@@ -221,6 +221,15 @@ def test_ctrl_c_takes_a_waiting_call_out_of_its_lane() -> None:
         assert client.count.attempts == 1
 
 
+def test_a_window_in_which_nothing_has_room() -> None:
+    with (
+        Served(Raw(reply())) as url,
+        BlockingClient(make(url)) as client,
+        pytest.raises(ValueError, match=r"^window is 0; at least one request must have room$"),
+    ):
+        client.map([ask("a")], window=0)
+
+
 def test_results_that_wait_for_their_turn_take_room() -> None:
     pulled = 0
 

@@ -15,7 +15,7 @@ from ratelimit.errors import BadRequest, DeadlinePassed, QuotaExhausted, Request
 from ratelimit.limits.bucket import MINUTE, Limit
 from ratelimit.testing.mock import MockServer
 from ratelimit.wire.client import Client, Result
-from ratelimit.wire.many import Many
+from ratelimit.wire.many import InOrder, Many
 from ratelimit.wire.messages import request
 from ratelimit.wire.transport import Bounds
 
@@ -113,6 +113,17 @@ async def test_an_endless_source_is_pulled_as_there_is_room(ordered: bool, async
                 break
         await results.aclose()
         assert pulled <= 107
+
+
+def test_results_in_order_are_handed_on_as_soon_as_may_be() -> None:
+    order = InOrder[str]()
+    assert [list(order.after(*each)) for each in ((2, "c"), (1, "b"), (0, "a"), (4, "e"))] == [
+        [],
+        [],
+        ["a", "b", "c"],
+        [],
+    ]
+    assert (len(order), list(order.rest())) == (1, ["e"])
 
 
 async def test_slow_takers_hold_up_the_pulling() -> None:
