@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
@@ -12,7 +13,7 @@ from oracle import F, TextbookServer, fractions
 
 from ratelimit.errors import NeverFits
 from ratelimit.limits.bucket import DAY, MINUTE, Bucket, Limit
-from ratelimit.limits.drift import Change, charged, match, missing, proves, refused_missing
+from ratelimit.limits.drift import Change, charged, match, missing, proves, refused_missing, way_of
 from ratelimit.limits.headers import NOTHING, Observed, Reading
 from ratelimit.limits.quota import UNSENT, Hold, Quota
 from ratelimit.limits.refusals import Refusal
@@ -34,8 +35,8 @@ class Scene:
         self.quota.sent(hold, F(at))
         return hold
 
-    def reply(self, hold: Hold, theirs: float, now: float, *, refused: bool = False) -> float:
-        wrong = proves(self.quota, hold, self.bucket, F(theirs), F(now), refused=refused)
+    def reply(self, hold: Hold, theirs: float, now: float, *, way: float = math.inf, refused: bool = False) -> float:
+        wrong = proves(self.quota, hold, self.bucket, F(theirs), F(now), way=way, refused=refused)
         self.bucket.shift(wrong, F(now))
         return wrong
 
@@ -135,6 +136,34 @@ def test_what_has_refilled_since_is_not_given_back_again() -> None:
     late = scene.send(50, 20)
     assert scene.bucket.missing(F(50)) == 44
     assert scene.reply(late, 14, 80) == -14  # thirty too many, of which sixteen have refilled
+
+
+@pytest.mark.parametrize(("way", "wrong"), [(F(1, 4), 6), (F(3, 4), 1), (2, 1)])
+def test_what_left_after_a_request_had_arrived_was_not_counted_for_it(way: float, wrong: float) -> None:
+    scene = Scene()
+    first = scene.send(0, 10)
+    scene.send(F(1, 2), 5)
+    assert scene.reply(first, 16, 1, way=way) == wrong
+
+
+@pytest.mark.parametrize(("way", "wrong"), [(0, -6), (F(1, 5), -6), (F(1, 2), F(-57, 10)), (5, F(-52, 10))])
+def test_where_less_than_the_slack_is_kept_back_a_long_way_proves_less(way: float, wrong: float) -> None:
+    # What came back while the request was on the way, beyond the fifth that is kept back, may be all there is to it.
+    scene = Scene()
+    hold = scene.send(0, 10)
+    scene.quota.ease(scene.bucket, F(1, 5), F(0))
+    assert scene.reply(hold, 4, 1, way=way) == wrong
+
+
+def test_how_long_a_request_was_on_its_way_at_most() -> None:
+    scene = Scene()
+    hold = scene.send(1, 10)
+    assert way_of(scene.quota, hold, Observed(worked=0.5), 2.0) == 0.5
+    assert way_of(scene.quota, hold, Observed(worked=9.0), 2.0) == 0
+    scene.quota.alone = False  # what others send is not known here
+    assert way_of(scene.quota, hold, Observed(), 2.0) == math.inf
+    scene.quota.alone = True
+    assert way_of(scene.quota, Hold({}, 7), Observed(), 2.0) == math.inf
 
 
 def test_who_was_never_sent_or_never_marked_proves_nothing() -> None:
@@ -384,6 +413,15 @@ def test_what_was_charged_for_a_request_that_was_alone(
     for at, tokens in later:
         scene.send(100 + at, tokens)
     assert charged(scene.quota, hold, scene.bucket, reading(60, remaining, None)) == charge
+
+
+def test_who_left_after_a_request_had_arrived_does_not_matter_to_what_it_was_charged() -> None:
+    scene = Scene()
+    hold = scene.send(100, 10)
+    scene.send(100.5, 1)
+    shown = reading(60, 40, None)
+    assert charged(scene.quota, hold, scene.bucket, shown, 0.4) == 20
+    assert charged(scene.quota, hold, scene.bucket, shown, 0.6) is None
 
 
 def test_what_was_charged_is_unknown_for_what_was_never_sent() -> None:

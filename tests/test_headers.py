@@ -337,3 +337,9 @@ def test_no_headers_raise_and_what_is_observed_is_finite(headers: dict[str, str]
         assert (reading.limit, reading.remaining, reading.reset) != (None, None, None)
         assert reading.implied_window() in {*WINDOWS, None}
         assert all(reading.is_linear(window) in {True, False, None} for window in WINDOWS)
+
+
+@pytest.mark.parametrize(("text", "worked"), [("1234", 1.234), ("0", 0.0), ("", 0.0), ("-5", 0.0), ("soon", 0.0)])
+def test_how_long_the_server_says_it_worked(text: str, worked: float) -> None:
+    assert parse(tokens(limit="500") | {"OpenAI-Processing-Ms": text}).worked == worked
+    assert parse({"openai-processing-ms": text}) == NOTHING  # by itself it says nothing of limits

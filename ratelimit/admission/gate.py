@@ -16,7 +16,7 @@ from ratelimit.limits.bucket import MINUTE, Bucket
 from ratelimit.limits.charge import Formula, Size, billed_input, check, measure
 from ratelimit.limits.charging import Charging
 from ratelimit.limits.content import CHAT_PATH
-from ratelimit.limits.drift import charged
+from ratelimit.limits.drift import charged, way_of
 from ratelimit.limits.headers import Observed
 from ratelimit.limits.quota import Cost, Quota
 from ratelimit.limits.tiers import Model
@@ -126,12 +126,16 @@ class GateTurn(Turn):
         """Learn from the headers of a reply that was not refused."""
         hold, quota = self._held(), self._lane.ledger.quota
         super().observe(observed)  # first, for the limit may be another than the table's
+        way = way_of(quota, hold, observed, self._lane.loop.time())
         for reading in observed.readings:
             bucket = _minute(quota)
             if bucket and (reading.unit, reading.limit) == ("tokens", bucket.limit.amount):
-                taken = charged(quota, hold, bucket, reading)
-                charging, amount = self.charging, bucket.limit.amount
-                if taken is not None and charging.learn(self.size, self.model, taken, amount):
+                amount, tokens = bucket.limit.amount, hold.cost.get("tokens", 0)
+                taken, alone = charged(quota, hold, bucket, reading, way), True
+                if taken is None and reading.remaining is not None and 0 < amount - reading.remaining < tokens:
+                    taken, alone = amount - reading.remaining, False  # no more than that, whoever else took of it
+                charging = self.charging
+                if taken is not None and charging.learn(self.size, self.model, taken, amount, at_most=not alone):
                     self._lane.ledger.note(_CHARGE, " ".join(charging.formulas))
 
     def used(self, *, tokens: float | None = None) -> None:

@@ -26,7 +26,7 @@ from ratelimit.admission.pacing import Pacer
 from ratelimit.admission.scouting import Scouting
 from ratelimit.admission.ticket import PricedTicket, Ticket
 from ratelimit.errors import RateLimitError, WaitedTooLong
-from ratelimit.limits.drift import Change
+from ratelimit.limits.drift import Change, way_of
 from ratelimit.limits.headers import Observed
 from ratelimit.limits.quota import UNSENT, Cost, Hold
 
@@ -142,7 +142,8 @@ class Lane:
 
     def observe(self, hold: Hold, observed: Observed) -> None:
         """Learn from a reply."""
-        if self._scouting.heard(hold):
+        passed = self._scouting.travelled(way_of(self.ledger.quota, hold, observed, self.loop.time()))
+        if self._scouting.heard(hold) or passed:
             self._changed.set()
         self.report(self.ledger.observe(hold, observed))
 

@@ -85,31 +85,26 @@ class Pacer:
 
     def gap(self, quota: Quota, cost: Cost) -> float:
         """Return the seconds between two requests of a lane that goes as slowly as it may."""
-        rate, _ = self._sustained(quota, cost)
+        rate = self._sustained(quota, cost)
         return 1 / (rate * _LEAST) if rate else 0.0
 
-    def goes_by_requests(self, quota: Quota, cost: Cost) -> bool:
-        """Return whether it is by their number that requests are limited, which is known before they leave."""
-        return self._sustained(quota, cost)[1] == "requests"
-
-    def _sustained(self, quota: Quota, cost: Cost) -> tuple[float, str]:
-        """Return how many usual requests a second the limits sustain, and by which unit; zero for no need to pace."""
-        slowest, by = 0.0, ""
+    def _sustained(self, quota: Quota, cost: Cost) -> float:
+        """Return how many usual requests a second the limits sustain; zero for no need to pace."""
+        slowest = 0.0
         for bucket in quota.buckets:
             unit = bucket.limit.unit
             own = cost.get(unit, 0)
             usual = min(self._usual.get(unit, own), own)  # a large one before it is no reason for this one to linger
             if usual and bucket.limit.window <= MINUTE:
                 if bucket.burst < bucket.limit.rate:
-                    return 0.0, unit  # a lane that saves nothing up is spaced by its bucket; more would lose its time
+                    return 0.0  # a lane that saves nothing up is spaced by its bucket; more would lose its time
                 rate = 1 / (bucket.interval * usual)
-                if not slowest or rate < slowest:
-                    slowest, by = rate, unit
-        return slowest, by
+                slowest = min(slowest, rate) if slowest else rate
+        return slowest
 
     def _rate_now(self, quota: Quota, cost: Cost, now: float) -> float:
         """Return how many requests a second may leave, by the emptiest of the buckets."""
-        sustained, _ = self._sustained(quota, cost)
+        sustained = self._sustained(quota, cost)
         brief = (bucket for bucket in quota.buckets if bucket.limit.window <= MINUTE)
         fullness = min((bucket.level(now) / bucket.ceiling if bucket.ceiling else 0 for bucket in brief), default=1.0)
         rate = sustained * max(_LEAST, next((self._pace * part for least, part in _BANDS if fullness > least), _LEAST))

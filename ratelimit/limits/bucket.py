@@ -28,6 +28,8 @@ from ratelimit.limits.slices import Slices
 MINUTE = 60.0
 DAY = 86_400.0
 
+_BRIM = 0.75  # of the limit; where more is missing, no pace has so much on the way that the server's may be full
+
 _NAMES = {
     ("requests", MINUTE): "RPM",
     ("tokens", MINUTE): "TPM",
@@ -81,6 +83,9 @@ class Bucket:
         "_burst",
         "_reserve",
         "_share",
+        "brim",
+        "brim_from",
+        "brim_last",
         "closed_until",
         "corrected",
         "depth",
@@ -97,6 +102,8 @@ class Bucket:
         self.closed_until: float = now  # a cooldown; nothing is lost by it, the bucket fills meanwhile
         self.corrected: float = 0  # the sum of all drift ever applied, in units
         self.returned: float = 0  # the sum of all that settling ever gave back
+        self.brim_from: int = 0  # the first hold that counts of those that left while the server's may have been full
+        self.brim_last: int = 0  # the last of them
         self.slices: Slices | None = None  # how much leaves in any slice, where the server counts in such
         self._share: float = 1
         self._burst: float = math.inf
@@ -199,6 +206,7 @@ class Bucket:
     def _fit(self) -> None:
         self.interval: float = self.limit.window / (self.limit.amount * self._share)
         self.depth: float = self.capacity * self.interval
+        self.brim: float = self.limit.amount * _BRIM if self.limit.window <= MINUTE else 0
 
     def __repr__(self) -> str:
         return f"<Bucket {self.limit}: full at {float(self.full_at):.3f}>"

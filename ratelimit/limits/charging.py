@@ -5,6 +5,8 @@ say or what was seen when they were last true, whichever is more: too little wou
 reply to a request that found the bucket full and was alone on the way shows the charge itself. Every formula that came
 to less than that is out; of the rest, those that came to exactly that are what the server may be using, and an estimate
 is the largest of theirs, for they may differ on the next request. If all came to more, the least of them stands.
+A reply to one that was not alone shows what it was charged at most, all that is missing, so what comes to more is too
+careful.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ class Charging:
                 most = tokens
         return most
 
-    def learn(self, size: Size, model: ModelFacts | None, charged: float, limit: float) -> bool:
-        """Take in what the server charged for one request; true if the estimates change because of it."""
+    def learn(
+        self, size: Size, model: ModelFacts | None, charged: float, limit: float, *, at_most: bool = False
+    ) -> bool:
+        """Take in what the server charged for one request, or `at_most`; true if the estimates change because of it."""
         if self._fixed or size.unseen:
             return False
         before = self.formulas
@@ -45,7 +49,8 @@ class Charging:
         known = [(formula, n) for formula, n in candidates(size, model) if formula in self._possible]
         met = [formula for formula, n in known if abs(n - charged) < tolerance]
         above = [formula for formula, n in known if n > charged]
-        self._possible = set(met or above) or {_LAST_RESORT}
+        if not at_most:  # else those that came to less may be right, too
+            self._possible = set(met or above) or {_LAST_RESORT}
         self.formulas = tuple(met) or tuple(above[:1]) or (_LAST_RESORT,)
         self.told = " ".join(self.formulas)
         return self.formulas != before

@@ -10,13 +10,15 @@ after may have been; so a reply proves an interval, not a number, and a bucket m
     server's missing + sent within `slack` before  <  ours   we believed too little: give the difference back
     server's missing - sent within `slack` after   >  ours   somebody took it, or we were charged more: take it
 
-Each is a proof, to within what comes back in `slack`, as long as requests are under way for times that differ by less
-than that. Only the reply to the newest request heard of so far speaks; the others are superseded. And no more is given
-back than has been missing ever since: had we believed less, the bucket would have been full for a while and lost it.
+What left after the reply had come, less the time that the server says it worked, was too late for it even so. Each is
+a proof, to within what comes back in `slack`, as long as requests are under way for times that differ by less than
+that. Only the reply to the newest request heard of so far speaks; the others are superseded. And no more is given back
+than has been missing ever since: had we believed less, the bucket would have been full for a while and lost it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,8 +125,20 @@ def refused_missing(observed: Observed, reading: Reading | None, bucket: Bucket)
     return missing(reading, bucket.limit) if reading is not None else None
 
 
-def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, now: float, *, refused: bool = False) -> float:
-    """Return by how much the bucket is proven wrong: above zero it was too full, below too empty, zero fits."""
+def proves(
+    quota: Quota,
+    hold: Hold,
+    bucket: Bucket,
+    theirs: float,
+    now: float,
+    *,
+    way: float = math.inf,
+    refused: bool = False,
+) -> float:
+    """Return by how much the bucket is proven wrong: above zero it was too full, below too empty, zero fits.
+
+    What left later than the request was on its `way` had not arrived.
+    """
     mark = quota.mark(hold, bucket)
     if mark is None or hold.sent_at is None or hold.number < quota.heard.get(bucket, 0):
         return 0
@@ -134,13 +148,22 @@ def proves(quota: Quota, hold: Hold, bucket: Bucket, theirs: float, now: float, 
     since = bucket.corrected - corrected_then + quota.settled_since(hold, unit)
     ours = missing_then - (own if refused else 0) + since
     before = max(quota.meter.between(unit, sent_at - quota.slack, sent_at) - own, 0) + quota.elsewhere.get(bucket, 0)
-    after = max(quota.meter.between(unit, sent_at, sent_at + quota.slack) - own, 0)
+    after = max(quota.meter.between(unit, sent_at, sent_at + min(quota.slack, way)) - own, 0)
+    # What came back while it was on the way is no reason to give so much, beyond what is kept back for that.
+    before += max(min(quota.slack, way) * bucket.limit.rate - quota.kept_back(bucket), 0)
     if theirs + before < ours:
         return -min(ours - theirs - before, quota.lowest_since(hold, bucket), bucket.missing(now))
     return max(theirs - after - ours, 0)
 
 
-def charged(quota: Quota, hold: Hold, bucket: Bucket, reading: Reading) -> float | None:
+def way_of(quota: Quota, hold: Hold, observed: Observed, now: float) -> float:
+    """Return how long a request was on its way to the server at most."""
+    if not quota.alone or hold.sent_at is None:
+        return math.inf
+    return max(now - hold.sent_at - observed.worked, 0)
+
+
+def charged(quota: Quota, hold: Hold, bucket: Bucket, reading: Reading, way: float = math.inf) -> float | None:
     """Return what the server took for this one request, when nothing else can have moved its bucket.
 
     That is so for a request that found the bucket full and was alone on the way; headers count in whole numbers. The
@@ -150,7 +173,7 @@ def charged(quota: Quota, hold: Hold, bucket: Bucket, reading: Reading) -> float
     if mark is None or hold.sent_at is None or reading.remaining is None:
         return None
     unit, own, start = bucket.limit.unit, hold.cost.get(bucket.limit.unit, 0), hold.sent_at - MINUTE
-    alone = quota.meter.between(unit, start, hold.sent_at + quota.slack - 2 * SLOT) <= own
+    alone = quota.meter.between(unit, start, hold.sent_at + min(quota.slack - 2 * SLOT, way)) <= own
     if not alone or mark[0] > own:
         return None
     return bucket.limit.amount - reading.remaining

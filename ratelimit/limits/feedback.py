@@ -12,7 +12,7 @@ for as long as it tells, and is as it was when that ends.
 from __future__ import annotations
 
 from ratelimit.limits.bucket import MINUTE, Bucket, Limit
-from ratelimit.limits.drift import Change, match, proves, refused_missing
+from ratelimit.limits.drift import Change, match, proves, refused_missing, way_of
 from ratelimit.limits.drift import missing as missing_of
 from ratelimit.limits.headers import Observed, Reading, Refusal
 from ratelimit.limits.pressure import Pressure
@@ -37,6 +37,7 @@ class Feedback:
         """Learn from the headers of a reply that was not refused."""
         changes: list[Change] = []
         long = [(bucket, _ready_at(bucket, hold, now)) for bucket in self.quota.buckets if bucket.limit.window > MINUTE]
+        way = way_of(self.quota, hold, observed, now)
         for reading in _credible(observed, hold):
             bucket, changed = match(self.quota, reading, now)
             changes += changed
@@ -48,7 +49,7 @@ class Feedback:
             theirs = missing_of(reading, bucket.limit)
             if theirs is None:
                 continue
-            wrong = proves(self.quota, hold, bucket, theirs, now)
+            wrong = proves(self.quota, hold, bucket, theirs, now, way=way)
             if bucket in self.quota.unsure:
                 wrong = max(wrong, 0)  # what is missing from a limit that may not be so is no reason to give back
             pressure.heard = True
@@ -56,6 +57,8 @@ class Feedback:
             if wrong:
                 bucket.shift(wrong, now)
                 changes.append(Change("drift", bucket.limit.name, 0, wrong))
+            if reading.is_linear(bucket.limit.window):
+                pressure.ease(self.quota, hold, way, now)
         for bucket in self.quota.buckets:
             changes += self.of(bucket, now).look(self.quota, now)
             if bucket.limit.window > MINUTE:
@@ -85,6 +88,7 @@ class Feedback:
                 continue  # it left before the lane was closed: the same wave
             news = True
             pressure.cooled_at = now
+            pressure.strain(self.quota, hold, now)
             changes += _close(bucket, observed, now, most, least)
             if refuses_all:
                 changes += self._wait(bucket, hold, observed, readings.get(bucket), now)

@@ -32,6 +32,8 @@ class Observed:
     should_retry: bool | None = None
     refusal: Refusal | None = None
     """Never from headers: `replace(parse(headers), refusal=parse_refusal(message))` joins the two."""
+    worked: float = 0.0
+    """Seconds that the server says it has worked on the request; the rest of the time it was on the way."""
 
 
 NOTHING = Observed()
@@ -62,8 +64,9 @@ _LIMITS = tuple(
     for scope, prefix in (("organization", ""), ("project", "project-"))
     for unit in ("requests", "tokens", "input-images")
 )
+_WORKED = "openai-processing-ms"
 _READ: dict[str, _Names | None] = {name: names for names in _LIMITS for name in names[2:]}
-_READ |= dict.fromkeys(("retry-after-ms", "retry-after", "x-should-retry", "date"))
+_READ |= dict.fromkeys(("retry-after-ms", "retry-after", "x-should-retry", "date", _WORKED))
 _VERDICTS = {"true": True, "false": False}
 _AMOUNT = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 
@@ -87,7 +90,8 @@ def parse(headers: Mapping[str, str], *, now: float | None = None) -> Observed:
     should_retry = _VERDICTS.get(found.get("x-should-retry", "").strip().lower())
     if not readings and retry_after is None and should_retry is None:
         return NOTHING
-    return Observed(readings, retry_after, should_retry)
+    worked = _amount(found.get(_WORKED, "")) or 0.0
+    return Observed(readings, retry_after, should_retry, worked=worked / 1000)
 
 
 def _reading(names: _Names, found: dict[str, str]) -> Reading | None:

@@ -6,6 +6,12 @@ things follow the drift: `share`, the part of the refill that is ours, falls to 
 back when the drift ends; `reserve` grows with what was taken unseen and with each refusal, and shrinks again in calm. A
 reserve costs nothing lasting: it is a credit held back, not a rate. Alone, the share is 1 and the reserve the slack.
 
+**How far apart ways are.** The slack is for what a server loses that we have counted: while its bucket is full nothing
+comes back to it, though our first requests have left. Once much is missing that is over, and no way, however long, does
+any harm: who comes later finds more. So what need be kept back then is the longest of the ways that requests had while
+the server's bucket may have been full, which their replies tell: at most the time until the reply, less what the server
+says it has worked. It is the slack again when the bucket is, and for good after a refusal or a sign of somebody else.
+
 **Another way of counting.** A refusal while the server's own numbers claim room, or while no continuous refill
 explains them, means that it counts in slices, minutes or seconds: it grants the published limit in any of them and no
 burst on top of it. The lane then leaves evenly, without saving up, and never more within a slice and the spread of
@@ -28,6 +34,8 @@ _CREEP = 0.05  # of the rate, regained per look when nothing is taken any more
 _MOST_RESERVE = 0.4  # of the limit
 _DOUBT = 1800.0  # seconds without a refusal until an even lane tries whether it need be; twice as many each time
 _LATE = 0.02  # seconds; a real clock wakes later than asked, and with nothing saved up every millisecond would be lost
+_LONGER = 2.0  # times the longest way seen: not each reply is looked at
+_LEAST_SLACK = 0.1  # of the slack, always kept back
 _CALM = 120.0  # seconds without a sign of anybody else until the reserve is halved
 
 
@@ -40,6 +48,9 @@ class Pressure:
         "_foreign",
         "_looked_at",
         "_peak",
+        "_strained",
+        "_way",
+        "_ways_from",
         "bucket",
         "cooled_at",
         "heard",
@@ -60,6 +71,9 @@ class Pressure:
         self._doubt = _DOUBT
         self._evened_at = now  # when a refusal last said how to leave evenly
         self._peak = 0.0  # the most that was taken unseen between two looks, fading
+        self._strained = False  # somebody was refused
+        self._way: float | None = None  # the longest of those who left while the server's may have been full
+        self._ways_from = 0
         self._foreign: deque[tuple[float, float]] = deque()  # what others took, and when we knew
 
     @property
@@ -74,6 +88,30 @@ class Pressure:
         elif amount:
             self._foreign.append((now, amount))
 
+    def ease(self, quota: Quota, hold: Hold, way: float, now: float) -> None:
+        """Keep no more back than ways can have cost, when they are known and can cost no more."""
+        bucket, others = self.bucket, sum(amount for _, amount in self._foreign)
+        if bucket in quota.eased:
+            if others > bucket.reserve:
+                self.strain(quota, hold, now)
+            return
+        if bucket.brim_from != self._ways_from:
+            self._ways_from, self._way = bucket.brim_from, None
+        if hold.number <= bucket.brim_last:
+            if hold.number >= bucket.brim_from:
+                self._way = max(self._way or 0, way)
+            return
+        if self._way is None or self._strained or self.even or bucket.share < 1:
+            return
+        reserve = max(self._way * _LONGER, quota.slack * _LEAST_SLACK) * bucket.limit.rate
+        if others <= reserve < bucket.reserve == quota.least_reserve(bucket.limit):
+            quota.ease(bucket, reserve, now)
+
+    def strain(self, quota: Quota, hold: Hold, now: float) -> None:
+        """Keep back the whole slack from now on: somebody was refused, or somebody else is there."""
+        self._strained = True
+        quota.tighten(self.bucket, hold.number, now)
+
     def acquit(self, amount: float, quota: Quota, now: float) -> None:
         """Take back that somebody else took so much: it was one of those with whom we share."""
         while amount > 0 and self._foreign:
@@ -83,7 +121,7 @@ class Pressure:
             amount -= max(taken, 0)
         if not self._foreign:
             self._peak = 0.0
-            self._keep(quota.least_reserve(self.bucket.limit), now)
+            self._keep(quota.kept_back(self.bucket), now)
 
     def look(self, quota: Quota, now: float) -> list[Change]:
         """Adapt share and reserve to the last minute; does nothing most of the time."""
@@ -173,7 +211,7 @@ class Pressure:
 
     def _relax(self, quota: Quota, now: float) -> list[Change]:
         bucket = self.bucket
-        least = max(quota.least_reserve(bucket.limit), self._peak)
+        least = max(quota.kept_back(bucket), self._peak)
         if bucket.reserve < least * 0.9:
             return self._keep(least, now)
         if now - self.troubled_at < _CALM:

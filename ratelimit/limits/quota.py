@@ -79,11 +79,13 @@ class Quota:
 
     def __init__(self, limits: Iterable[Limit], now: float, *, slack: float = 1.0) -> None:
         self.slack = slack
+        self.alone: bool = True  # all that we know to be sent on the key is sent from here
         self.buckets: list[Bucket] = []
         self.heard: dict[Bucket, int] = {}  # the newest hold whose reply spoke of the bucket
         self.retuned: int = 0  # times that a limit was found to be another
         self.claimed: dict[tuple[str, str], Limit] = {}  # by unit and scope: what one reply alone has said
         self.unsure: dict[Bucket, float] = {}  # limits that the first word has changed, and what they were before
+        self.eased: dict[Bucket, float] = {}  # buckets of which less is kept back than `slack`, and how much that is
         self.elsewhere: dict[Bucket, float] = {}  # what others have taken and may not have sent yet
         self._pairs: list[tuple[str, Bucket]] = []
         self._taken = 0
@@ -109,8 +111,24 @@ class Quota:
         """Return what is always kept back of a limit: what comes back to it in `slack` seconds."""
         return min(self.slack, limit.window / 2) * limit.rate
 
+    def kept_back(self, bucket: Bucket) -> float:
+        """Return what is kept back of a bucket when nobody else is known of."""
+        return self.eased.get(bucket, self.least_reserve(bucket.limit))
+
+    def ease(self, bucket: Bucket, reserve: float, now: float) -> None:
+        """Keep less back for as long as the server's bucket cannot be full."""
+        self.eased[bucket] = reserve
+        bucket.retune(now, reserve=reserve)
+
+    def tighten(self, bucket: Bucket, number: int, now: float) -> None:
+        """Keep the whole slack back again: how hold `number` and those after it travel is not known."""
+        if self.eased.pop(bucket, None) is not None:
+            bucket.brim_from = number
+            bucket.retune(now, reserve=max(bucket.reserve, self.least_reserve(bucket.limit)))
+
     def retune(self, bucket: Bucket, amount: float, now: float) -> None:
         """Follow a limit that has changed."""
+        self.tighten(bucket, self._taken + 1, now)
         extra = max(bucket.reserve - self.least_reserve(bucket.limit), 0) / bucket.limit.amount
         self.retuned += 1
         limit = replace(bucket.limit, amount=amount)
@@ -176,7 +194,12 @@ class Quota:
             amount, corrected, full_at = cost.get(unit, 0), bucket.corrected, bucket.full_at
             missing = (full_at - now) / bucket.interval if full_at > now else 0
             marks += missing, corrected
-            lows.note(number, (missing - amount if missing > amount else 0) - corrected + bucket.returned)
+            before = missing - amount if missing > amount else 0
+            lows.note(number, before - corrected + bucket.returned)
+            if before < bucket.brim:
+                bucket.brim_last = number
+                if self.eased:
+                    self.tighten(bucket, number, now)
             if bucket.slices is not None:
                 bucket.slices.add(amount, now)
         hold.marks = marks

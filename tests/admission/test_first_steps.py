@@ -15,17 +15,15 @@ RPM, TPM = 600, 60_000
 LIMITS = (Limit("requests", RPM, MINUTE), Limit("tokens", TPM, MINUTE))
 
 
-async def test_the_first_request_goes_alone_and_the_others_once_it_is_answered() -> None:
-    assert await grants_of(20, reply=0.4, tokens=101) == [0.0, 0.4, 0.41]  # at ten times ten a second
+@pytest.mark.parametrize("tokens", [1, 101])  # requests are what is limited, or tokens are
+async def test_the_first_request_goes_alone_and_the_others_once_it_is_answered(tokens: float) -> None:
+    assert await grants_of(20, reply=0.2, tokens=tokens) == [0.0, 0.2, 0.21]  # at ten times ten a second
 
 
-async def test_the_others_wait_no_longer_than_their_patience_and_then_go_slowly() -> None:
+@pytest.mark.parametrize("tokens", [1, 101])
+async def test_the_others_wait_no_longer_than_a_refusal_takes_and_then_go_slowly(tokens: float) -> None:
     # One and a half times the sustained ten a second, until the first answer comes.
-    assert await grants_of(20, reply=30.0, tokens=101) == [0.0, 1.0, 1.07]
-
-
-async def test_where_requests_are_limited_the_others_wait_for_a_refusal_only() -> None:
-    assert await grants_of(20, reply=30.0, tokens=1) == [0.0, 0.25, 0.32]
+    assert await grants_of(20, reply=30.0, tokens=tokens) == [0.0, 0.25, 0.32]
 
 
 async def test_who_goes_further_than_any_before_is_waited_for_no_longer_than_the_bucket_fills() -> None:
@@ -41,6 +39,57 @@ async def test_who_goes_further_than_any_before_is_waited_for_no_longer_than_the
     slow = [pause for pause in pauses[crossing + 1 :] if pause > 0.05]
     assert slow
     assert set(slow) == {0.067}
+
+
+@pytest.mark.parametrize(
+    ("way", "waited", "then"),
+    [
+        (0.02, 0.25, {0.004}),  # a quarter of a second at least
+        (0.2, 0.4, {0.004}),  # twice the longest way
+        (0.6, 0.62, {0.067, 0.004}),  # no longer than the bucket takes to fill, and then slowly
+    ],
+)
+async def test_where_ways_are_known_a_scout_is_waited_for_as_long_as_a_refusal_takes(
+    way: float, waited: float, then: set[float]
+) -> None:
+    grants = await all_grants_of(60, reply=5.0, first_reply=max(way, 0.1), way=way)
+    pauses = [round(later - earlier, 3) for earlier, later in pairwise(grants)]
+    assert pauses[10] == waited
+    assert set(pauses[11:]) == then
+
+
+@pytest.mark.parametrize(
+    ("knows", "goes_on"),
+    [
+        (False, 0.55),  # the bucket takes until 1.3 to fill
+        (True, 0.69),  # twice the longest way after the scout, not the last
+    ],
+)
+async def test_who_waits_for_a_scout_goes_on_as_soon_as_ways_are_known(knows: bool, goes_on: float) -> None:
+    loop, scheduler, grants = asyncio.get_running_loop(), Scheduler({"m": LIMITS}), list[float]()
+
+    async def one() -> None:
+        async with scheduler.reserve("m") as turn:
+            grants.append(loop.time())
+            if len(grants) == 1:
+                await asyncio.sleep(0.2)
+                if knows:
+                    turn.observe(Observed())
+            elif len(grants) == 2:  # of the others, the headers of this one alone are there while they wait
+                await asyncio.sleep(0.35)
+                turn.observe(Observed(worked=0.3))
+                await asyncio.sleep(5)
+            else:
+                await asyncio.sleep(5)
+            turn.used()
+
+    await asyncio.gather(*(one() for _ in range(12)))
+    assert grants[10] == pytest.approx(0.29)
+    assert grants[11] == pytest.approx(goes_on)
+
+
+async def test_before_the_first_answer_a_large_request_waits_for_no_more_than_a_refusal_to_the_last() -> None:
+    assert await grants_of(20, reply=30.0, tokens=2_000) == [0.0, 0.25, 0.5]  # two seconds each
 
 
 async def test_a_lane_that_has_been_beyond_a_second_opens_at_an_easy_pace() -> None:
@@ -135,11 +184,11 @@ async def test_after_an_error_the_next_goes_ahead_at_once() -> None:
     async def one() -> None:
         async with scheduler.reserve("m", tokens=101) as turn:
             grants.append(round(loop.time(), 2))
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.2)
             turn.failed()
 
     await asyncio.gather(*(one() for _ in range(2)))
-    assert grants == [0.0, 0.4]
+    assert grants == [0.0, 0.2]
 
 
 async def grants_of(many: int, *, reply: float, tokens: float) -> list[float]:
@@ -147,13 +196,18 @@ async def grants_of(many: int, *, reply: float, tokens: float) -> list[float]:
     return [round(at, 2) for at in (await all_grants_of(many, reply=reply, first_reply=reply, tokens=tokens))[:3]]
 
 
-async def all_grants_of(many: int, *, reply: float, first_reply: float, tokens: float = 0) -> list[float]:
+async def all_grants_of(
+    many: int, *, reply: float, first_reply: float, tokens: float = 0, way: float | None = None
+) -> list[float]:
     loop, scheduler, grants = asyncio.get_running_loop(), Scheduler({"m": LIMITS}), list[float]()
 
     async def one() -> None:
         async with scheduler.reserve("m", tokens=tokens) as turn:
             grants.append(loop.time())
-            await asyncio.sleep(reply if len(grants) > 1 else first_reply)
+            took = reply if len(grants) > 1 else first_reply
+            await asyncio.sleep(took)
+            if way is not None:
+                turn.observe(Observed(worked=took - way))
             turn.used()
 
     await asyncio.gather(*(one() for _ in range(many)))

@@ -165,6 +165,41 @@ def test_what_a_server_charges_by_is_never_ruled_out(formula: Formula, cap: int 
         assert charging.estimate(size, model) >= truth or "exact_plus_cap" in charging.formulas
 
 
+@pytest.mark.parametrize("formula", ["chat_2025", "chat_2024", "documented"])
+@pytest.mark.parametrize("more", [0, 5, 1000])
+def test_what_a_request_was_charged_at_most_rules_out_nothing_that_came_to_less(formula: Formula, more: int) -> None:
+    model, charging = TABLE.find(MODEL), Charging()
+    size = measure(ask(LONG, max_tokens=500), CHAT_PATH)  # 227, 726 and 500
+    truth = Charging(formula).estimate(size, model)
+    charging.learn(size, model, truth + more, 200_000, at_most=True)
+    assert charging.estimate(size, model) >= truth
+    charging.learn(size, model, truth, 200_000)
+    assert charging.formulas == (formula,)
+
+
+async def test_a_reply_to_one_that_was_not_alone_shows_what_it_was_charged_at_most() -> None:
+    limits = (Limit("tokens", 60_000, MINUTE),)
+    one = gate(limits)
+    first, second = one.turn(ask(LONG, max_tokens=5000)), one.turn(ask(LONG, max_tokens=5000))
+    async with first, second:
+        await asyncio.sleep(3)
+        assert first.charging.formulas == CAREFUL
+        first.observe(parse(tokens_left(60_000 - 5226)))  # as careful as it was
+        assert first.charging.formulas == CAREFUL
+        first.observe(parse(tokens_left(60_000)))  # nothing at all is no charge
+        assert first.charging.formulas == CAREFUL
+        first.observe(parse(tokens_left(60_000 - 5000)))
+        assert first.charging.formulas == ("documented",)
+        first.observe(parse(tokens_left(60_000 - 227)))
+        assert first.charging.formulas == ("chat_2025",)
+        first.used()
+        second.used()
+
+
+def tokens_left(left: int) -> dict[str, str]:
+    return {"x-ratelimit-limit-tokens": "60000", "x-ratelimit-remaining-tokens": str(left)}
+
+
 def test_hidden_input_teaches_nothing() -> None:
     charging = Charging()
     size = measure({"model": MODEL, "input": "x", "previous_response_id": "r"}, "/v1/responses")

@@ -19,4 +19,4 @@ async def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    play(run, "ratelimit.compose")
+    play(run, "ratelimit.compose", "ratelimit.limits.tables", "pydantic_settings")

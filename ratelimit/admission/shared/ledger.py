@@ -59,6 +59,7 @@ class SharedLedger(LocalLedger):
         longest_wait: float = 60.0,
     ) -> None:
         super().__init__(limits, loop.time, slack=max(slack, _LASTS), longest_wait=longest_wait)
+        self.quota.alone = False
         self._member = member
         self._caller = Caller(store, member, loop, boottime, self._exchange)
         self._boottime = boottime
