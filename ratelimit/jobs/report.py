@@ -155,7 +155,7 @@ def _round(value: float) -> float:
 
 
 def _short(value: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {letter}"
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")):
+        if value >= size * 0.9995:  # what rounds to a thousand is one of the next size
+            return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"

@@ -18,7 +18,7 @@ from ratelimit.jobs.exposition import _rows
 from ratelimit.jobs.figures import amount, counted, duration, money, per_minute, price
 from ratelimit.jobs.preflight import Findings
 from ratelimit.jobs.progress import line, panel
-from ratelimit.jobs.report import page
+from ratelimit.jobs.report import _short, page
 from ratelimit.jobs.standing import Standing
 from ratelimit.jobs.summary import Summary, summarise
 from ratelimit.jobs.tally import Tally
@@ -97,6 +97,11 @@ def test_what_a_run_came_to(rows: int, seconds: float, cost: float, first: str, 
     text = page(told, Tally(load()))
     assert f"<dt>time</dt><dd>{duration(seconds)}</dd>" in text
     assert f"<dt>cost</dt><dd>{spent}</dd>" in text
+
+
+def test_what_stands_at_a_plot() -> None:
+    given = (0.25, 999.4, 999.9, 1234.0, 999_999.0, 30_000_000.0, 2e9)
+    assert [_short(value) for value in given] == ["0.25", "999", "1 k", "1.23 k", "1 M", "30 M", "2 G"]
 
 
 def test_one_answer_is_no_answers() -> None:
