@@ -11,17 +11,20 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from ratelimit.admission.scheduler import LaneStatus, Scheduler
 from ratelimit.admission.turn import Turn
 from ratelimit.errors import AlreadySettled
+from ratelimit.limits.headers import NOTHING, Observed
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _CLOSED = "this is closed; open a new one"
+_HERE = "this would wait for the thread it is called on; call it from another one, not from an observer"
 
 
 class Background:
@@ -65,6 +68,11 @@ class Background:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there and return its result here."""
+        try:
+            self.refuse_to_wait_here()
+        except RuntimeError:
+            work.close()
+            raise
         future = self.submit(work)
         try:
             return future.result()
@@ -76,6 +84,21 @@ class Background:
             self.cancel((future,))
             raise
 
+    def finish(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine there to its end; it is not waited for here where a generator has become garbage there."""
+        if self._is_here():
+            self.submit(work)
+        else:
+            self.run(work)
+
+    def refuse_to_wait_here(self) -> None:
+        """Raise on the thread of the loop, which cannot wait for itself."""
+        if self._is_here():
+            raise RuntimeError(_HERE)
+
+    def _is_here(self) -> bool:
+        return threading.current_thread() is self._thread
+
     def cancel(self, futures: Iterable[Future[Any]]) -> None:
         """Cancel what was submitted, and wait until it has ended."""
         running = [future for future in futures if not future.done()]
@@ -85,7 +108,9 @@ class Background:
                 if task := self._tasks.get(future):
                     task.cancel()
 
-        if running:
+        if self._is_here():  # a generator became garbage: who waited here would hold up what is waited for
+            stop()
+        elif running:
             self.loop.call_soon_threadsafe(stop)
             wait(running)
 
@@ -99,6 +124,7 @@ class Background:
 
     def close(self) -> None:
         """Cancel what still runs, and end the thread; after a fork, in the process that has no such thread, nothing."""
+        self.refuse_to_wait_here()
         with self._submitting:
             if self._closed or not self._thread.is_alive():
                 return
@@ -133,9 +159,27 @@ class BlockingScheduler:
             raise
 
     @contextmanager
-    def reserve(self, name: str, *, tokens: float = 0, priority: float = 0) -> Iterator[BlockingTurn]:
-        """Wait for a turn; the block has it, and ends it."""
-        turn = self._background.call(lambda: self._scheduler.reserve(name, tokens=tokens, priority=priority))
+    def reserve(
+        self,
+        name: str,
+        *,
+        tokens: float = 0,
+        requests: float = 1,
+        priority: float = 0,
+        arrival: int | None = None,
+        wait_at_most: float | None = None,
+    ) -> Iterator[BlockingTurn]:
+        """Wait for a turn; the block has it, and ends it. The arguments are those of `Scheduler.reserve`."""
+        turn = self._background.call(
+            lambda: self._scheduler.reserve(
+                name,
+                tokens=tokens,
+                requests=requests,
+                priority=priority,
+                arrival=arrival,
+                wait_at_most=wait_at_most,
+            )
+        )
         try:
             self._background.run(turn.__aenter__())
         except BaseException:
@@ -146,11 +190,32 @@ class BlockingScheduler:
             yield BlockingTurn(turn, self._background)
         finally:
             with suppress(RuntimeError):  # likewise
-                self._background.run(turn.__aexit__(None, None, None))
+                self._background.finish(turn.__aexit__(None, None, None))
+
+    def limited(
+        self, name: str, *, tokens: float = 0, priority: float = 0, wait_at_most: float | None = None
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Return a decorator that makes each call of a function wait for its turn."""
+
+        def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            @wraps(function)
+            def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+                with self.reserve(name, tokens=tokens, priority=priority, wait_at_most=wait_at_most) as turn:
+                    result = function(*args, **kwargs)
+                    turn.used()
+                    return result
+
+            return wrapped
+
+        return decorate
 
     def snapshot(self) -> tuple[LaneStatus, ...]:
         """Return how every lane stands."""
         return self._background.call(self._scheduler.snapshot)
+
+    def spent(self) -> dict[str, dict[str, float]]:
+        """Return what is missing from each limit of each lane, to store and to `resume` with later."""
+        return self._background.call(self._scheduler.spent)
 
     def close(self) -> None:
         """Give back what is held of shared limits, and end the background loop."""
@@ -175,6 +240,11 @@ class BlockingTurn:
     def __init__(self, turn: Turn, background: Background) -> None:
         self._turn = turn
         self._background = background
+        self.arrival: int = turn.arrival
+
+    def observe(self, observed: Observed) -> None:
+        """Learn from the headers of the reply."""
+        self._background.call(partial(self._turn.observe, observed))
 
     def used(self, *, tokens: float | None = None) -> None:
         """End the turn: it was answered, and cost so many tokens."""
@@ -184,9 +254,9 @@ class BlockingTurn:
         """End the turn: the request never left."""
         self._background.call(self._turn.unsent)
 
-    def refused(self) -> None:
-        """End the turn: a limit turned the request away."""
-        self._background.call(self._turn.refused)
+    def refused(self, observed: Observed = NOTHING, *, because_of_limit: bool = True) -> None:
+        """End the turn: a limit turned the request away, or (`because_of_limit=False`) the service slows everybody."""
+        self._background.call(partial(self._turn.refused, observed, because_of_limit=because_of_limit))
 
     def failed(self) -> None:
         """End the turn: it was answered with an error of its own."""

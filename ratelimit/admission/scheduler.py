@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from inspect import isasyncgenfunction, isawaitable, isgeneratorfunction
 from itertools import count
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -22,6 +23,8 @@ from ratelimit.limits.bucket import Limit
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_COUNTED = {"requests", "tokens"}
 
 Limits = Callable[[str], Iterable[Limit]]
 """What a lane of this name may do; raises for a name it does not know."""
@@ -105,6 +108,16 @@ class Scheduler:
         elapsed: float = 0.0,
         ledgers: Ledgers | None = None,
     ) -> None:
+        if not concurrency >= 1:
+            raise ValueError(f"concurrency is {concurrency!r}; at least one request must be let through")
+        for setting, value in (
+            ("slack", slack),
+            ("pace", pace),
+            ("patience", patience),
+            ("longest_wait", longest_wait),
+        ):
+            if not value >= 0:  # nor is NaN
+                raise ValueError(f"{setting} is {value!r}; it is a number of zero or more")
         self._limits = _named(limits) if isinstance(limits, Mapping) else limits
         self._concurrency = concurrency
         self._slack = slack
@@ -176,11 +189,19 @@ class Scheduler:
         """Return a decorator that makes each call of an async function wait for its turn."""
 
         def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+            if isgeneratorfunction(function) or isasyncgenfunction(function):
+                raise TypeError(
+                    f"{function.__qualname__} is a generator; use reserve() around where it is iterated over"
+                )
+
             @wraps(function)
             async def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
                 turn = self.reserve(name, tokens=tokens, priority=priority, wait_at_most=wait_at_most)
                 async with turn:
-                    result = await function(*args, **kwargs)
+                    answer = function(*args, **kwargs)
+                    if not isawaitable(answer):
+                        raise TypeError(f"{function!r} is not async; BlockingScheduler.limited is for such")
+                    result = await answer
                     turn.used()
                     return result
 
@@ -214,10 +235,18 @@ class Scheduler:
             await self._ledgers.aclose()
 
     def _ledger(self, name: str, loop: asyncio.AbstractEventLoop) -> Ledger:
+        limits = tuple(self._limits(name))
+        for limit in limits:
+            if limit.unit not in _COUNTED:
+                raise BadClient(
+                    f"lane {printable(name)}",
+                    f"has a limit on {printable(limit.unit)!r}, of which nothing is counted",
+                    'limit "requests" or "tokens"',
+                )
         if self._ledgers:
-            ledger = self._ledgers(name, self._limits(name), loop)
+            ledger = self._ledgers(name, limits, loop)
         else:
-            ledger = LocalLedger(self._limits(name), loop.time, slack=self._slack, longest_wait=self._longest_wait)
+            ledger = LocalLedger(limits, loop.time, slack=self._slack, longest_wait=self._longest_wait)
         if self._resumed_at is None:
             self._resumed_at = loop.time()
         if missing := self._resume.get(name):

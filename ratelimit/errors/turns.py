@@ -32,7 +32,7 @@ class WaitedTooLong(RateLimitError):
 
     def __init__(self, lane: str, seconds: float, others: int, waiting_for: str | None) -> None:
         super().__init__(
-            f"no turn in lane {lane} within {seconds:.10g} s: it waits for {waiting_for or 'its turn'}, "
+            f"no turn in lane {lane} within {round(seconds, 3):.10g} s: it waits for {waiting_for or 'its turn'}, "
             f"{others:,} others with it; raise wait_at_most, lower its priority number, or send less at once"
         )
         self.lane = lane
@@ -47,4 +47,6 @@ class DeadlinePassed(RateLimitError):
     exit_code = 3
 
     def __init__(self, seconds: float, why: str) -> None:
-        super().__init__(f"no answer within the deadline of {seconds:g} s: {why}; allow more time or send less at once")
+        super().__init__(
+            f"no answer within the deadline of {seconds:.10g} s: {why}; allow more time or send less at once"
+        )

@@ -10,10 +10,9 @@ holds up nobody else. A call that is interrupted (Ctrl-C) takes its requests out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +21,7 @@ from ratelimit.admission.blocking import Background
 from ratelimit.admission.scheduler import LaneStatus
 from ratelimit.errors import JobStopped
 from ratelimit.limits.content import CHAT_PATH
-from ratelimit.wire.client import Body, Client, Result, outcome
+from ratelimit.wire.client import Body, Client, Result, outcome, several
 from ratelimit.wire.many import InOrder, checked
 from ratelimit.wire.messages import Reply
 from ratelimit.wire.sender import Count
@@ -61,6 +60,8 @@ class BlockingClient:
 
     def close(self) -> None:
         """Cancel what is on the way, and end the thread."""
+        if self._background is not None:
+            self._background.refuse_to_wait_here()
         background, self._background = self._background, None
         if background is not None:
             try:
@@ -105,12 +106,12 @@ class BlockingClient:
         try:
             stream = loop.run(opened.__aenter__())
         except BaseException:
-            loop.run(opened.__aexit__(None, None, None))  # does nothing unless it was opened in that very moment
+            loop.finish(opened.__aexit__(None, None, None))  # does nothing unless it was opened in that very moment
             raise
         try:
             yield _pieces(loop, aiter(stream))
         finally:
-            loop.run(opened.__aexit__(None, None, None))
+            loop.finish(opened.__aexit__(None, None, None))
 
     def map(
         self,
@@ -123,55 +124,77 @@ class BlockingClient:
     ) -> Iterator[Result]:
         """Send many and yield their results, as they come or in order; as `Client.map`, for plain iterables.
 
-        Bodies are pulled while a result is waited for: at most `window` requests exist at any time.
+        Bodies are pulled while no result is ready: at most `window` requests exist at any time. What their iterable
+        raises is raised after the results of what is on the way.
         """
-        handle = partial(outcome, self._client, path, priority)
-        return self._results(
-            handle, bodies, checked(self._client.concurrency if window is None else window), ordered=ordered
-        )
+        several(bodies)
+        most = checked(2 * self._client.concurrency if window is None else window)
+        loop, client = self._loop, self._client
 
-    def _results(
-        self,
-        handle: Callable[[int, Body], Coroutine[Any, Any, Result]],
-        bodies: Iterable[Body],
-        window: int,
-        *,
-        ordered: bool,
-    ) -> Iterator[Result]:
-        loop, items = self._loop, enumerate(bodies)
-        done: SimpleQueue[Future[Result]] = SimpleQueue()
-        flying: set[Future[Result]] = set()
-        order = InOrder[Result]()
-        exhausted = False
-        failure: JobStopped | None = None
-        try:
-            while True:
-                while not exhausted and len(flying) + len(order) < window:
-                    if (item := next(items, None)) is None:
-                        exhausted = True
-                        break
-                    future = loop.submit(handle(*item))
-                    flying.add(future)
-                    future.add_done_callback(done.put)
-                if not flying:
-                    break
-                future = done.get()
-                flying.discard(future)
-                try:
-                    result = future.result()
-                except JobStopped as error:  # what is on the way is still received
-                    failure = failure or error
-                    exhausted = True
-                    continue
-                yield from order.after(result.index, result) if ordered else (result,)
-            yield from order.rest()
-            if failure:
-                raise failure
-        finally:
-            loop.cancel(flying)
+        def send(item: tuple[int, Body]) -> Future[Result]:
+            return loop.submit(outcome(client, path, priority, *item))
+
+        return _results(loop, _Source(bodies), send, most, ordered=ordered)
 
     def __repr__(self) -> str:
         return f"<Blocking{repr(self._client)[1:]}"
+
+
+class _Source:
+    """Bodies with their numbers, up to the last one or to what ends the pulling."""
+
+    def __init__(self, bodies: Iterable[Body]) -> None:
+        self._items = enumerate(bodies)
+        self._exhausted = False
+        self.failure: Exception | None = None
+
+    def pull(self) -> tuple[int, Body] | None:
+        """Return the next, or None if there is none."""
+        if self._exhausted:
+            return None
+        try:
+            item = next(self._items, None)
+        except Exception as error:  # noqa: BLE001 - it is raised where the results are taken
+            self.end(error)
+            return None
+        self._exhausted = item is None
+        return item
+
+    def end(self, failure: Exception) -> None:
+        """Pull no more, and remember why."""
+        self.failure = self.failure or failure
+        self._exhausted = True
+
+
+def _results(
+    loop: Background, source: _Source, send: Callable[[tuple[int, Body]], Future[Result]], most: int, *, ordered: bool
+) -> Iterator[Result]:
+    done: SimpleQueue[Future[Result]] = SimpleQueue()
+    flying: set[Future[Result]] = set()
+    order = InOrder[Result]()
+    try:
+        while True:
+            while len(flying) + len(order) < most and (item := source.pull()) is not None:
+                future = send(item)
+                flying.add(future)
+                future.add_done_callback(done.put)
+                if not done.empty():  # who pulls slowly need not wait for the rest
+                    break
+            if not flying:
+                break
+            future = done.get()
+            flying.discard(future)
+            try:
+                result = future.result()
+            except JobStopped as error:  # what is on the way is still received
+                source.end(error)
+                continue
+            yield from order.after(result.index, result) if ordered else (result,)
+        yield from order.rest()
+        if source.failure:
+            raise source.failure
+    finally:
+        loop.cancel(flying)
 
 
 def _pieces(loop: Background, pieces: Any) -> Iterator[bytes]:

@@ -152,12 +152,19 @@ class Client:
         result; what stops everything (no credits, a rejected key) is raised.
         """
         handle = partial(outcome, self, path, priority)
+        several(bodies)
         # Room for as many results again as are under way, so that who has an answer need not wait for it to be taken.
         many = Many(handle, bodies, 2 * self.concurrency if window is None else window, self.concurrency)
         return many.run(ordered=ordered)
 
     def __repr__(self) -> str:
         return f"<Client {self.sender.gate.scheduler!r}>"
+
+
+def several(bodies: object) -> None:
+    """Raise for one body where many are asked for: what it iterates over are its keys or characters."""
+    if isinstance(bodies, bytes | bytearray | str | Mapping | Request):
+        raise RequestInvalid("map was given one body", "give it several, as in a list, or use send()")
 
 
 async def outcome(client: Client, path: str, priority: float, index: int, body: Body) -> Result:

@@ -127,6 +127,8 @@ class Transport:
         self._translated = _Translated(self._host, self._mask)
 
     async def __aenter__(self) -> Self:
+        if self._session is not None:
+            raise RuntimeError("this client is open already; open it once, and use it wherever it is needed")
         self.room = max(_allow_files(self.room + _SPARE_FILES) - _SPARE_FILES, 1)
         self._proxy = _proxy_for(self._endpoint.base_url)
         self._session = aiohttp.ClientSession(
@@ -190,7 +192,7 @@ class Transport:
     ) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
         """Ask for something that no model answers; the reply's body comes in pieces, however many there are."""
         if self._session is None:
-            raise RuntimeError("open the transport with `async with` before sending")
+            raise RuntimeError("open the client with `async with` before sending")
         bounds = self._bounds
         data: bytes | aiohttp.MultipartWriter | None = body
         headers = dict(self._headers)
@@ -215,7 +217,7 @@ class Transport:
 
     def _opening(self, request: Request) -> Awaitable[aiohttp.ClientResponse]:
         if self._session is None:
-            raise RuntimeError("open the transport with `async with` before sending")
+            raise RuntimeError("open the client with `async with` before sending")
         key = request.path, request.model if self._endpoint.deployments else None
         if (url := self._urls.get(key)) is None:
             if len(self._urls) >= _URLS_KEPT:

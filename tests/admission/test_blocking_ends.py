@@ -12,7 +12,9 @@ import pytest
 
 from ratelimit.admission.blocking import BlockingScheduler
 from ratelimit.admission.scheduler import Scheduler
+from ratelimit.errors import WaitedTooLong
 from ratelimit.limits.bucket import MINUTE, Limit
+from ratelimit.limits.headers import Observed, Reading
 
 CLOSED = "this is closed; open a new one"
 
@@ -92,3 +94,37 @@ def test_a_child_process_is_told_that_the_thread_is_not_there() -> None:
             os._exit(0 if told else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert [lane.in_flight for lane in scheduler.snapshot()] == []
+
+
+def test_a_turn_for_threads_takes_and_learns_what_one_for_tasks_does() -> None:
+    limits = [Limit("requests", 60, MINUTE), Limit("tokens", 6_000, MINUTE)]
+    with BlockingScheduler(lambda: Scheduler({"m": limits}, slack=0, pace=1e6)) as scheduler:
+        with scheduler.reserve("m", tokens=100, requests=30) as turn:
+            arrival = turn.arrival
+            turn.observe(Observed((Reading("tokens", 3_000, 2_900, 2.0),)))
+            turn.used()
+        assert [limit.limit for limit in scheduler.snapshot()[0].limits] == [60, 3_000]
+        with (
+            pytest.raises(WaitedTooLong, match=r"^no turn in lane m within "),
+            scheduler.reserve("m", requests=60, arrival=arrival, wait_at_most=0),
+        ):
+            pass
+        with scheduler.reserve("m") as turn:
+            turn.refused(Observed(retry_after=30), because_of_limit=False)
+        with pytest.raises(WaitedTooLong, match=r"^no turn in lane m within "), scheduler.reserve("m", wait_at_most=0):
+            pass
+        assert scheduler.spent()["m"]["RPM"] == pytest.approx(31, abs=1)
+        assert (scheduler.snapshot()[0].waiting, scheduler.snapshot()[0].in_flight) == (0, 0)
+
+
+def test_a_function_for_threads_waits_for_its_turn() -> None:
+    with BlockingScheduler(lambda: Scheduler({"m": [Limit("requests", 2, MINUTE)]}, slack=0, pace=1e6)) as scheduler:
+
+        @scheduler.limited("m", wait_at_most=0)
+        def ask(question: str) -> str:
+            return question.upper()
+
+        assert [ask("a"), ask("b")] == ["A", "B"]
+        with pytest.raises(WaitedTooLong, match=r"^no turn in lane m within "):
+            ask("c")
+        assert ask.__name__ == "ask"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -288,3 +288,46 @@ async def test_a_lane_that_has_no_limits_is_named_beside_those_that_have() -> No
     with pytest.raises(BadClient) as caught:
         Scheduler({"b": LIMITS, "a": LIMITS}).reserve("typo")
     assert str(caught.value) == "lane typo has no limits; give it some, or name one that has: a, b"
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"concurrency": 0}, "concurrency is 0; at least one request must be let through"),
+        ({"slack": -1}, "slack is -1; it is a number of zero or more"),
+        ({"pace": math.nan}, "pace is nan; it is a number of zero or more"),
+        ({"patience": -0.5}, "patience is -0.5; it is a number of zero or more"),
+        ({"longest_wait": math.nan}, "longest_wait is nan; it is a number of zero or more"),
+    ],
+)
+def test_what_would_let_nobody_through_is_refused(settings: dict[str, float], complaint: str) -> None:
+    with pytest.raises(ValueError, match="^" + complaint + "$"):
+        Scheduler({"m": LIMITS}, **settings)  # type: ignore[arg-type]  # wrong on purpose
+
+
+async def test_a_limit_on_what_is_not_counted_is_refused_for_it_would_limit_nothing() -> None:
+    scheduler = Scheduler({"m": [Limit("request", 500, MINUTE)]})
+    with pytest.raises(BadClient) as caught:
+        scheduler.reserve("m")
+    assert (
+        str(caught.value)
+        == 'lane m has a limit on \'request\', of which nothing is counted; limit "requests" or "tokens"'
+    )
+
+
+async def test_only_async_functions_are_decorated() -> None:
+    scheduler = Scheduler({"m": LIMITS})
+
+    async def pieces() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError) as caught:
+        scheduler.limited("m")(pieces)  # type: ignore[arg-type]  # wrong on purpose, as below
+    assert str(caught.value) == (
+        "test_only_async_functions_are_decorated.<locals>.pieces is a generator; "
+        "use reserve() around where it is iterated over"
+    )
+    with pytest.raises(TypeError) as caught:
+        await scheduler.limited("m")(len)("abc")  # type: ignore[arg-type]
+    assert str(caught.value) == "<built-in function len> is not async; BlockingScheduler.limited is for such"
+    assert scheduler.snapshot()[0].in_flight == 0

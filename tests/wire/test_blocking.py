@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -14,6 +15,7 @@ import pytest
 from wire_rig import MODEL, STREAM, Raw, after, ask, make, reply, then_close
 
 from ratelimit.admission.blocking import Background, BlockingScheduler
+from ratelimit.admission.events import Event
 from ratelimit.admission.scheduler import Scheduler
 from ratelimit.errors import AlreadySettled, QuotaExhausted, RequestInvalid
 from ratelimit.limits.bucket import MINUTE, Limit
@@ -150,6 +152,107 @@ def test_a_client_is_opened_before_it_sends_and_not_after_it_is_closed(url: str)
         client.send(ask())
     with pytest.raises(RuntimeError, match=r"^a client is opened once; make a new one$"), client:
         pass
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_source_that_fails_is_raised_behind_the_results_of_what_was_on_the_way(url: str, ordered: bool) -> None:
+    def bodies() -> Iterator[dict[str, Any]]:
+        for n in range(5):
+            yield ask(f"{n}")
+        raise OSError("the file is gone")
+
+    indexes: list[int] = []
+    with BlockingClient(make(url)) as client:
+        with pytest.raises(OSError, match=r"^the file is gone$"):
+            indexes.extend(result.index for result in client.map(bodies(), ordered=ordered))
+        assert client.count.succeeded == 5
+    assert (indexes if ordered else sorted(indexes)) == [0, 1, 2, 3, 4]
+
+
+def test_results_are_handed_on_while_a_slow_source_has_more(url: str) -> None:
+    answered = threading.Event()
+
+    def bodies() -> Iterator[dict[str, Any]]:
+        yield ask("first")
+        while not client.count.succeeded:
+            pass
+        client._loop.call(lambda: None)  # by then its result is here, too
+        yield ask("second")
+        assert answered.is_set()
+        yield ask("third")
+
+    with BlockingClient(make(url)) as client:
+        for result in client.map(bodies()):
+            result.unwrap()
+            answered.set()
+        assert client.count.succeeded == 3
+
+
+def test_what_cannot_be_mapped_is_refused_before_anything_is_pulled(url: str) -> None:
+    client = BlockingClient(make(url))
+    with pytest.raises(RuntimeError, match=r"^open the client with `with` before sending$"):
+        client.map([ask()])
+    with client:
+        with pytest.raises(ValueError, match=r"^window is 0; at least one request must have room$"):
+            client.map([ask()], window=0)
+        with pytest.raises(
+            RequestInvalid, match=r"^map was given one body; give it several, as in a list, or use send\(\)$"
+        ):
+            client.map(ask())
+
+
+WAITS_FOR_ITSELF = "this would wait for the thread it is called on; call it from another one, not from an observer"
+
+
+def test_an_observer_that_asks_the_client_is_told_that_it_would_wait_for_itself(url: str) -> None:
+    told: list[str] = []
+
+    def observer(_: Event) -> None:
+        for ask_it in (blocking.snapshot, blocking.close):
+            try:
+                ask_it()
+            except RuntimeError as error:
+                told.append(str(error))
+
+    client = make(url)
+    client.sender.gate.scheduler.audience.__init__([observer])  # type: ignore[misc]  # as open() would
+    with BlockingClient(client) as blocking:
+        assert blocking.send(ask()).status == 200
+        assert set(told) == {WAITS_FOR_ITSELF}
+
+
+def _left(client: BlockingClient, scheduler: BlockingScheduler) -> None:
+    """Leave a map, a stream and a turn half done, in a cycle, for the collector to find."""
+    results = client.map(ask(f"{n}") for n in count())
+    next(results)
+    stream = client.stream(ask(stream=True))
+    next(stream.__enter__())
+    turn = scheduler.reserve("m")
+    turn.__enter__()
+    kept: list[Any] = [results, stream, turn]
+    kept.append(kept)
+
+
+def test_what_is_left_half_done_may_become_garbage_on_the_thread_of_the_loop(url: str) -> None:
+    with (
+        BlockingClient(make(url)) as client,
+        BlockingScheduler(lambda: Scheduler({"m": [Limit("requests", 60, MINUTE)]})) as scheduler,
+    ):
+        gc.disable()
+        try:
+            _left(client, scheduler)
+            client._loop.submit(_collect()).result(5)
+        finally:
+            gc.enable()
+        assert [lane.in_flight for lane in client.snapshot()] == [0]
+        assert [lane.in_flight for lane in scheduler.snapshot()] == [0]
+
+
+async def _collect() -> None:
+    gc.collect()
+    await asyncio.sleep(0)
+    me = asyncio.current_task()
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not me), return_exceptions=True)
 
 
 @pytest.mark.parametrize("moment", ["waiting", "granted"])

@@ -299,3 +299,23 @@ async def test_answers_on_the_way_are_received_before_the_map_raises(ordered: bo
             await drain()
         assert statuses == [200] * client.count.succeeded == [200] * (len(server.requests) - 1)
         assert client.count.succeeded >= 6
+
+
+async def test_a_client_is_opened_once_at_a_time() -> None:
+    async with MockServer(**MANY) as mock:
+        client = make(mock.base_url)
+        async with client:
+            with pytest.raises(RuntimeError) as caught:
+                await client.__aenter__()
+            assert str(caught.value) == "this client is open already; open it once, and use it wherever it is needed"
+            assert (await client.send(ask())).status == 200
+        async with client:
+            assert (await client.send(ask())).status == 200
+
+
+async def test_one_body_is_not_taken_for_many() -> None:
+    async with make("http://127.0.0.1:1/v1") as client:
+        for one in (ask(), json.dumps(ask()), json.dumps(ask()).encode(), request(ask())):
+            with pytest.raises(BadRequest) as caught:
+                client.map(one)  # type: ignore[arg-type]  # what a checker would say, too
+            assert str(caught.value) == "map was given one body; give it several, as in a list, or use send()"

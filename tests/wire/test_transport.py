@@ -258,7 +258,7 @@ async def test_no_secret_is_shown() -> None:
 
 async def test_a_transport_is_opened_before_it_sends() -> None:
     transport = Transport(Endpoint("http://127.0.0.1:1/v1"))
-    with pytest.raises(RuntimeError, match=r"^open the transport with `async with` before sending$"):
+    with pytest.raises(RuntimeError, match=r"^open the client with `async with` before sending$"):
         await transport.post(request(ask()))
 
 
