@@ -38,7 +38,7 @@ class _Limited:
 
     def __init__(self, inner: Any, limiter: Limiter, *, priority: float, deadline: float | None) -> None:
         self.inner = inner
-        self.pools = Pools(inner)
+        self.pools: Pools = Pools(inner)
         self.limiter = limiter
         self._priority = priority
         self._deadline = deadline
