@@ -141,6 +141,9 @@ async def _service(settings: Settings) -> Finding:
     took = f"answers in {(time.perf_counter() - began) * 1000:,.0f} ms"
     if status in {401, 403}:
         return Finding("service", "wrong", f"{where} {took}, and refuses the key ({status}); give one that it takes")
+    if status == 404 and not where.endswith("/v1"):
+        said = f"{where} {took}, and has no list of models there (404); if requests fail, too, end base_url in /v1"
+        return Finding("service", "note", said)
     if status >= 400:
         return Finding("service", "note", f"{where} {took}, and lists no models ({status}); requests may work")
     return Finding("service", "ok", f"{where} {took}{', and takes the key' if settings.api_key else ''}")

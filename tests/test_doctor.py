@@ -51,6 +51,14 @@ async def test_a_refused_key_and_a_service_that_is_not_there() -> None:
     assert gone["key"] == Finding("key", "note", "there is none; this service may want none")
 
 
+async def test_a_base_url_without_its_end_is_said() -> None:
+    async with MockServer(tier="tier-1") as mock:
+        found = await listed(examine(load_settings(base_url=mock.root_url, api_key=KEY)))
+    assert found["service"].said.endswith(
+        " ms, and has no list of models there (404); if requests fail, too, end base_url in /v1"
+    )
+
+
 @pytest.mark.parametrize(
     ("tier", "state", "said"),
     [

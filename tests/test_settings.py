@@ -524,3 +524,10 @@ def test_the_documentation_has_every_setting_and_no_other() -> None:
         assert name == "tiers_file" or default.strip("`") == shown
     known = {f"{PREFIX}{name.upper()}" for name in NAMES} | set(extra)
     assert set(re.findall(rf"\b(?:{PREFIX}|OPENAI_|AZURE_)\w+", text)) <= known | {PREFIX}
+
+
+def test_what_windows_puts_before_a_file_is_no_part_of_it() -> None:
+    for name, text in ((".env", "OPENAI_API_KEY=sk-1\n"), ("ratelimit.toml", '[settings]\ntier = "tier-4"\n')):
+        Path(name).write_text(text, encoding="utf-8-sig")
+    settings = load_settings()
+    assert (settings.api_key and settings.api_key.reveal(), settings.tier) == ("sk-1", "tier-4")

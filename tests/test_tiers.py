@@ -231,6 +231,22 @@ def test_a_very_long_name_is_refused_in_no_time_and_few_words(table: Table) -> N
     assert len(str(refused.value)) < 500
 
 
+def test_what_a_strange_name_is_near_to_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for = []
+
+    def counted(name: str, *_: object, **__: object) -> list[str]:
+        looked_for.append(name)
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", counted)
+    fresh = Table({})
+    for name in ["gpt-9", "gpt-9", "ft:gpt-9:org", "x" * 1_000, "x" * 2_000, *map(str, range(2_000))]:
+        with pytest.raises(UnknownModel):
+            fresh.find(name)
+    assert looked_for == ["gpt-9", "x" * 100, *map(str, range(2_000))]
+    assert len(fresh._near) == 1_000
+
+
 def test_limits_are_the_rates_and_not_the_batch_queue(table: Table) -> None:
     assert table.limits("ft:gpt-4o-mini-2024-07-18:org::id", "tier-1") == (
         Limit("requests", 500, MINUTE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,22 @@ class Duration(_Kind):
         if not found:
             self.fail(f"{printable(str(value))!r} is not a duration; write 90, 90s, 15min, 2h or 1d", param, ctx)
         return float(found[1]) * self._UNITS[found[2] or ""]
+
+
+class Dollars(_Kind):
+    """An amount of money that can be reached: what is no number would be no bound."""
+
+    name = "dollars"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return dollars."""
+        try:
+            dollars = float(value)
+        except ValueError:
+            dollars = 0.0
+        if not 0 < dollars < math.inf:
+            self.fail(f"{printable(str(value))!r} is no amount above 0; write dollars, such as 1 or 0.5", param, ctx)
+        return dollars
 
 
 class Part(_Kind):

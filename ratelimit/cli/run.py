@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ratelimit.admission.events import Observer
 from ratelimit.cli.complaints import complain, tell
-from ratelimit.cli.inputs import Duration, Part, Port, source, templated
+from ratelimit.cli.inputs import Dollars, Duration, Part, Port, source, templated
 from ratelimit.cli.logs import logged
 from ratelimit.errors import BadSettings
 from ratelimit.jobs import job as jobs
@@ -48,7 +48,7 @@ _SETTINGS = ("tier", "base_url", "rpm", "tpm", "rpd", "concurrency", "tiers_file
 @click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at most.")
 @click.option("--tiers-file", type=_FILE, help="Tier tables of your own.")
 @templated
-@click.option("--max-cost", type=click.FloatRange(0, min_open=True), metavar="USD", help="Stop before this is spent.")
+@click.option("--max-cost", type=Dollars(), metavar="USD", help="Stop before this is spent.")
 @click.option("--max-requests", type=click.IntRange(1), help="Stop after so many requests.")
 @click.option("--deadline", type=Duration(), help="Stop after so long: 90s, 15min, 2h; with --via auto, be done then.")
 @click.option("--limit", type=click.IntRange(1), metavar="ROWS", help="Send only so many rows, to try things out.")

@@ -208,7 +208,7 @@ class Source:
                 if b'"messages"' not in line:
                     raise RequestInvalid(*_NO_MESSAGES)  # noqa: TRY301 - as for all else that is wrong with a line
                 return Row(number, f"{identifier}-{digest(line):016x}", CHAT_PATH, self._with_model(line))
-            identifier = _checked_id(outer.custom_id)
+            identifier = checked_id(outer.custom_id)
             return Row(number, identifier, _checked_path(outer), self._with_model(bytes(outer.body)))
         except RequestInvalid as error:
             return Row(number, identifier, problem=str(error))
@@ -251,7 +251,8 @@ _NO_MESSAGES = (
 _SHAPE = 'a line is {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} or a bare body'
 
 
-def _checked_id(identifier: str | None) -> str:
+def checked_id(identifier: str | None) -> str:
+    """Return an id that a row may have."""
     if identifier is None or identifier == "":
         raise RequestInvalid("the line has a body but no custom_id", "give each line an id of its own")
     if len(identifier) > _LONGEST_ID:

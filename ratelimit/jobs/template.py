@@ -18,12 +18,15 @@ import msgspec
 
 from ratelimit.errors import BadRequest, InputUnreadable, RequestInvalid, printable
 from ratelimit.jobs.reading import LONGEST_LINE, opened
-from ratelimit.jobs.source import Row, Source, Wanted, digest
+from ratelimit.jobs.source import Row, Source, Wanted, checked_id, digest
 from ratelimit.limits.content import CHAT_PATH
 from ratelimit.wire.messages import parse
 
 _COLUMN = re.compile(r"\{\{|\}\}|\{([^{}\n]+)\}")
 _ID_COLUMNS = ("custom_id", "id")
+
+
+_QUOTES = 'a field with a quote in it is written as "so ""called"" one", and its quotes are closed'
 
 
 class BadTemplate(BadRequest):
@@ -101,11 +104,11 @@ class Templated(Source):
     def _of_csv(self, file: Any, wanted: Wanted) -> Iterator[Row]:
         csv.field_size_limit(LONGEST_LINE)  # the module's own is 128 KiB, less than many a document
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(text)
+        reader = csv.DictReader(text, strict=True)  # else a quote that is not closed takes all that follows
         number = 2  # of the line a row begins on: a quoted field may hold line feeds
         try:
             if len(set(reader.fieldnames or ())) < len(reader.fieldnames or ()):
-                raise InputUnreadable(self.path, "two columns have the same name")
+                raise InputUnreadable(self.path, "two columns have the same name", "give each a name of its own")
             number = reader.line_num + 1
             for place, columns in enumerate(reader):
                 if wanted(place):
@@ -114,15 +117,15 @@ class Templated(Source):
                     yield row
                 number = reader.line_num + 1
         except UnicodeDecodeError:
-            raise InputUnreadable(self.path, f"line {number} or a later one is not UTF-8") from None
+            raise InputUnreadable(self.path, f"line {number} or a later one is not UTF-8", "save it as UTF-8") from None
         except csv.Error as error:
-            raise InputUnreadable(self.path, f"line {number}: {error}") from None
+            raise InputUnreadable(self.path, f"line {number}: {error}", _QUOTES) from None
         finally:
             text.detach()
 
     def _of_json(self, number: int, line: bytes) -> Row:
         try:
-            columns = parse(line)
+            columns = parse(line, "row", "rows are objects of JSON, one a line, or a CSV in a file that ends in .csv")
             if not isinstance(columns, dict):
                 raise RequestInvalid("the row is not an object", 'a row is {"column": value, ...}')  # noqa: TRY301
         except RequestInvalid as error:
@@ -134,9 +137,11 @@ class Templated(Source):
             if None in columns or (None in columns.values() and ".csv" in self._suffixes):
                 raise RequestInvalid("the row has not as many fields as the header", "give each row all columns")  # noqa: TRY301
             body = self.template.body(columns) if self.template else b""
+            name = next((as_text(columns[key]) for key in _ID_COLUMNS if columns.get(key) not in (None, "")), None)
+            if name is not None:
+                checked_id(name)
         except RequestInvalid as error:
             return Row(number, f"line-{number}", problem=str(error))
-        name = next((as_text(columns[key]) for key in _ID_COLUMNS if columns.get(key) not in (None, "")), None)
         identifier = f"line-{number}-{digest(body):016x}" if name is None else name
         return Row(number, identifier, CHAT_PATH, body)
 

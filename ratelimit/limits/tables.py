@@ -269,7 +269,7 @@ def parse(file: Path) -> dict[str, Any]:
 
 def _toml(file: Path) -> dict[str, Any]:
     try:
-        return parse_toml(file.read_bytes(), encoding="utf-8-sig")
+        return parse_toml(file.read_bytes())
     except FileNotFoundError:
         raise BadTable(file, "", "there is no such file", "check the path, or leave the setting out") from None
     except IsADirectoryError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
@@ -102,6 +102,9 @@ class Model:
         return (self.name, *self.aliases, *self.snapshots)
 
 
+_MOST_STRANGE = 1_000  # names of models that no table has, for which the nearest are kept
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """All models, by the name of the family; finds them by any name."""
@@ -109,6 +112,7 @@ class Table:
     models: Mapping[str, Model]
     _index: Mapping[str, Model] = field(init=False, repr=False, compare=False)
     _long: Mapping[str, Model] = field(init=False, repr=False, compare=False)
+    _near: dict[str, list[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         index = {name: model for model in self.models.values() for name in model.names}
@@ -122,7 +126,7 @@ class Table:
         if found is None and name.startswith("ft:"):
             found = self._known(name.split(":")[1])
         if found is None:
-            raise UnknownModel(name, _near(name, self._index))
+            raise UnknownModel(name, self._like(name))
         return found
 
     def for_input(self, name: str, tokens: int) -> Model:
@@ -146,16 +150,20 @@ class Table:
             raise ModelNotInTier(model.name, tier, able, known=tier in model.tiers)
         return found
 
+    def _like(self, name: str) -> list[str]:
+        """Return the names nearest to one; to look for them takes long, and a file may ask a million times."""
+        base = (name.removeprefix("ft:").split(":")[0] if name.startswith("ft:") else name)[:100]
+        if (near := self._near.get(base)) is None:
+            near = difflib.get_close_matches(base, self._index, n=3, cutoff=0.6)
+            if len(self._near) < _MOST_STRANGE:
+                self._near[base] = near
+        return near
+
     def _known(self, name: str) -> Model | None:
         found = self._index.get(name)
         if found is None and (dated := _DATED.fullmatch(name)):
             found = self._index.get(dated[1])
         return found
-
-
-def _near(name: str, known: Iterable[str]) -> list[str]:
-    base = name.removeprefix("ft:").split(":")[0] if name.startswith("ft:") else name
-    return difflib.get_close_matches(base[:100], known, n=3, cutoff=0.6)
 
 
 def load(*user_files: Path) -> Table:

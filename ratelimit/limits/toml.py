@@ -15,11 +15,11 @@ MOST = 500_000
 _MOST_DOTS = 1_000  # in one line: they may join the parts of a key
 
 
-def parse_toml(raw: bytes, *, encoding: str = "utf-8") -> dict[str, Any]:
+def parse_toml(raw: bytes) -> dict[str, Any]:
     """Return what a file says; raises ValueError, or RecursionError where values are nested too deeply."""
     if len(raw) > MOST:
         raise ValueError(f"it has {len(raw):,} bytes, at most {MOST:,} are read")
     for number, line in enumerate(raw.split(b"\n"), 1):
         if line.count(b".") > _MOST_DOTS:
             raise ValueError(f"line {number:,} has more than {_MOST_DOTS:,} dots")
-    return tomllib.loads(raw.decode(encoding))
+    return tomllib.loads(raw.removeprefix(b"\xef\xbb\xbf").decode())

@@ -54,8 +54,8 @@ def _parsed_dotenv(path: Path) -> tuple[Mapping[str, object], str]:
         return {}, f"it has {size:,} bytes, at most {_MOST_DOTENV:,} are read"
     from pydantic_settings import BaseSettings, DotEnvSettingsSource  # noqa: PLC0415 - as above
 
-    said = DotEnvSettingsSource(BaseSettings, path, "utf-8", case_sensitive=True).env_vars
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    said = DotEnvSettingsSource(BaseSettings, path, "utf-8-sig", case_sensitive=True).env_vars
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
         name = line.strip().removeprefix("export ").lstrip().partition("=")[0].split(maxsplit=1)[:1]
         if name and _is_ours(name[0]) and name[0] not in said:
             return {}, f"line {number} is not {name[0]}=value"

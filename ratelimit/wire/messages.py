@@ -141,16 +141,16 @@ def request(body: bytes | str | Mapping[str, Any], path: str = CHAT_PATH, *, ide
     return Request(raw, fields, path, identifier)
 
 
-def parse(raw: bytes) -> Any:
+def parse(raw: bytes, what: str = "body", remedy: str = "a request is one JSON object") -> Any:
     """Return what JSON bytes mean; raises `RequestInvalid` for what is not JSON, NaN and Infinity included."""
     try:
         return _decode.decode(raw)
     except UnicodeDecodeError:
-        raise RequestInvalid(f"the body is not UTF-8 at byte {_not_utf8(raw)}", "save it as UTF-8") from None
+        raise RequestInvalid(f"the {what} is not UTF-8 at byte {_not_utf8(raw)}", "save it as UTF-8") from None
     except RecursionError:
-        raise RequestInvalid("the body is nested too deeply", "no request needs more than a few levels") from None
+        raise RequestInvalid(f"the {what} is nested too deeply", "no request needs more than a few levels") from None
     except msgspec.DecodeError as error:
-        raise RequestInvalid(f"the body is not JSON: {error}", "a request is one JSON object") from None
+        raise RequestInvalid(f"the {what} is not JSON: {error}", remedy) from None
 
 
 @dataclass(frozen=True, slots=True)

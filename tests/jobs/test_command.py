@@ -99,6 +99,10 @@ def test_bad_input(fast: str, tmp_path: Path) -> None:
             f"Invalid value for '--deadline': 'soon' is not a duration; write 90, 90s, 15min, 2h or 1d; {SEE}",
         ),
         (
+            ["r.jsonl", "--max-cost", "nan"],
+            f"Invalid value for '--max-cost': 'nan' is no amount above 0; write dollars, such as 1 or 0.5; {SEE}",
+        ),
+        (
             ["r.jsonl", "--shard", "4/4"],
             f"Invalid value for '--shard': '4/4' is no part; of four, write 0/4, 1/4, 2/4 or 3/4; {SEE}",
         ),

@@ -50,7 +50,10 @@ def test_rows_of_jsonl(tmp_path: Path) -> None:
     assert asked(found[0]) == 'Say {"a":2}.'
     assert [row.problem for row in found[2:]] == [
         'the row is not an object; a row is {"column": value, ...}',
-        "the body is not JSON: JSON is malformed: invalid character (byte 0); a request is one JSON object",
+        (
+            "the row is not JSON: JSON is malformed: invalid character (byte 0); rows are objects of JSON, one a line, "
+            "or a CSV in a file that ends in .csv"
+        ),
         "the row has no column text, only id; name a column that is there, or write {{ and }} for braces",
     ]
 
@@ -60,15 +63,28 @@ def test_fields_larger_than_the_csv_module_takes_by_itself(tmp_path: Path) -> No
     assert len(asked(row)) == 200_005
 
 
+QUOTES = 'a field with a quote in it is written as "so ""called"" one", and its quotes are closed'
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"a,a\n1,2\n", "two columns have the same name"), (b"text\n\xff\n", "line 1 or a later one is not UTF-8")],
+    [
+        (b"a,a\n1,2\n", "two columns have the same name; give each a name of its own"),
+        (b"text\n\xff\n", "line 2 or a later one is not UTF-8; save it as UTF-8"),
+        (b'text\na\n"b\nc\nd\n', f"line 3: unexpected end of data; {QUOTES}"),
+        (b'text\na\n"b"c\nd\n', f"line 3: ',' expected after '\"'; {QUOTES}"),
+    ],
 )
 def test_a_csv_that_cannot_be_read(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(InputUnreadable) as caught:
         rows(tmp_path, "rows.csv", content)
-    told = f"cannot read {tmp_path / 'rows.csv'}: {why}; name a file of requests, one JSON object a line"
-    assert str(caught.value).replace("line 2 or", "line 1 or") == told
+    assert str(caught.value).replace("line 1 or", "line 2 or") == f"cannot read {tmp_path / 'rows.csv'}: {why}"
+
+
+def test_an_id_of_a_row_is_no_longer_than_that_of_a_line(tmp_path: Path) -> None:
+    for name, content in (("rows.csv", "id,text\n{},b\n"), ("rows.jsonl", '{{"id": "{}", "text": "b"}}\n')):
+        (row,) = rows(tmp_path, name, content.format("x" * 513).encode())
+        assert row.problem == "the custom_id has 513 characters; at most 512 are allowed"
 
 
 def test_braces_and_what_a_column_holds_are_left_alone() -> None:

@@ -158,3 +158,16 @@ def test_every_public_method_is_in_the_document() -> None:
     for name in vars(MockServer):
         if not name.startswith("_"):
             assert f"`{name}" in DOCUMENT, name
+
+
+def test_a_log_and_a_host_that_cannot_be_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "missing" / "log"
+    for words, told in (
+        (("--log", str(log)), f"--log cannot be '{log}': No such file or directory; name a file that can be made"),
+        (
+            ("--host", "1.2.3.4.5"),
+            "--host cannot be '1.2.3.4.5': Name or service not known; give an address of this machine",
+        ),
+    ):
+        assert main(["mock", "--port", "0", *words]) == 2
+        assert capsys.readouterr().err == f"ratelimit: {told}\n"

@@ -6,6 +6,7 @@ A low-level aiohttp server with a dictionary of paths, since a router costs as m
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -135,7 +136,12 @@ class MockServer:
         loop = asyncio.get_running_loop()
         self.service.start(loop, time.time() if self._epoch is None else self._epoch)
         if self._log is not None:
-            self.service.log = self._log.open("ab", buffering=0)
+            try:
+                self.service.log = self._log.open("ab", buffering=0)
+            except OSError as error:
+                raise BadMockOption(
+                    "--log", str(self._log), f"{error.strerror}; name a file that can be made"
+                ) from None
         self._runner = web.ServerRunner(
             web.Server(self._handle, handler_cancellation=True, access_log=None), shutdown_timeout=0
         )
@@ -225,6 +231,8 @@ class MockServer:
         site = web.TCPSite(runner, self._host, self._port, backlog=_BACKLOG, reuse_address=True)
         try:
             await site.start()
+        except socket.gaierror as error:
+            raise BadMockOption("--host", self._host, f"{error.strerror}; give an address of this machine") from error
         except OSError as error:
             raise BadMockOption("--port", self._port, f"{error.strerror or error}; choose another, or 0") from error
         self._port = runner.addresses[0][1]
