@@ -287,6 +287,21 @@ async def test_the_stricter_of_two_tables_counts_until_the_service_has_told(stor
     assert (await stricter.ask(0, need=0)).limits[0].amount == 300
 
 
+async def test_a_table_counts_no_longer_than_somebody_is_there_who_has_it(store: Store, hands: Hands) -> None:
+    wrong = Client(store, "wrong", limits=[told(300), told(200, 86_400)])
+    await wrong.ask(250)
+    other = Client(store, "other", limits=[told(900)])
+    assert sorted(limit.amount for limit in (await other.ask(0, need=0)).limits) == [200, 300]
+    await other.ask(0, need=0, lasts=0)
+    hands.pass_by(1.1)
+    right = Client(store, "right", limits=[told(900)])
+    (limit,) = (await right.ask(0, need=0)).limits
+    assert (limit.amount, limit.window) == (900, 60)
+    assert limit.missing > 0  # what was sent was sent
+    back = Client(store, "back", limits=[told(300)])
+    assert [limit.amount for limit in (await back.ask(0, need=0)).limits] == [300]
+
+
 async def test_who_leaves_is_gone_and_an_onlooker_sees_who_is_there(store: Store, hands: Hands) -> None:
     one, two = Client(store, "one", weight=2), Client(store, "two")
     await one.ask(100)

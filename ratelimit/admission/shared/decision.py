@@ -47,8 +47,12 @@ def decide(lane: Lane, ask: Ask, now: float) -> Answer:
     if ask.answered:
         lane.answered = True
     lane.name = ask.lane
+    alone = not lane.holders
+    if alone:  # what others only claimed, and no service has told, has gone with them
+        told_of = {told.key for told in ask.limits}
+        lane.limits = [limit for limit in lane.limits if limit.proven or limit.key in told_of]
     for told in ask.limits:
-        _heed(lane, told, ask, now)
+        _heed(lane, told, ask, now, alone=alone)
     for name, text in ask.facts:
         lane.facts = [fact for fact in lane.facts if fact[0] != name] + [(name, text)]
     _settle(lane, holder, ask, now)
@@ -100,8 +104,11 @@ def _mind_the_clock(lane: Lane, ask: Ask, now: float) -> None:
     lane.seen = now
 
 
-def _heed(lane: Lane, told: LimitTold, ask: Ask, now: float) -> None:
-    """Take in what a program knows of one limit: what was learnt since, or, from one who comes, its tables."""
+def _heed(lane: Lane, told: LimitTold, ask: Ask, now: float, *, alone: bool) -> None:
+    """Take in what a program knows of one limit: what was learnt since, or, from one who comes, its tables.
+
+    Of two tables the lower figure counts, unless its program is there no longer: its tier may have been a mistake.
+    """
     limit = next((each for each in lane.limits if each.key == told.key), None)
     if limit is None:
         limit = Limit(**told.known | {"version": 1}, full_at=now, closed=now)
@@ -113,7 +120,11 @@ def _heed(lane: Lane, told: LimitTold, ask: Ask, now: float) -> None:
         limit.share, limit.burst, limit.top = told.share, told.burst, told.top
         limit.slice, limit.spread = told.slice, told.spread
         limit.proven = limit.proven or told.proven
-    elif told.version == 0 and not limit.proven and told.amount < limit.amount:
+    elif (
+        told.version == 0
+        and not limit.proven
+        and (told.amount != limit.amount if alone else told.amount < limit.amount)
+    ):
         limit.version += 1
         _tune(limit, told, now)
     if ask.epoch not in {0, lane.born}:  # it knows more than a store that has lost its memory

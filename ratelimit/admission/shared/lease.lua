@@ -174,6 +174,16 @@ local function tune(l, t)
   l.reserve = t.reserve
   if l.full_at > now then l.full_at = math.ceil(now + missing * (l.window * 1e6 / (l.amount * t.share))) end
 end
+local alone = #lane.holders == 0
+if alone then
+  local left = {}
+  for _, l in ipairs(lane.limits) do
+    local kept = l.proven
+    for _, t in ipairs(ask.limits) do kept = kept or same(l, t) end
+    if kept then left[#left + 1] = l end
+  end
+  lane.limits = left
+end
 for _, t in ipairs(ask.limits) do
   local limit
   for _, l in ipairs(lane.limits) do if same(l, t) then limit = l end end
@@ -188,7 +198,7 @@ for _, t in ipairs(ask.limits) do
     tune(limit, t)
     limit.share, limit.burst, limit.top, limit.slice, limit.spread = t.share, t.burst, t.top, t.slice, t.spread
     limit.proven = limit.proven or t.proven
-  elseif t.version == 0 and not limit.proven and t.amount < limit.amount then
+  elseif t.version == 0 and not limit.proven and (t.amount < limit.amount or (alone and t.amount ~= limit.amount)) then
     limit.version = limit.version + 1
     tune(limit, t)
   end
