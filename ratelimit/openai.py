@@ -19,10 +19,10 @@ from ratelimit.admission.events import Observers
 from ratelimit.compose import Spent, make_sender, make_table
 from ratelimit.errors import BadClient
 from ratelimit.limits.tiers import Table
-from ratelimit.settings import load_settings
+from ratelimit.settings import Secret, Settings, load_settings
 from ratelimit.wire.openai import limited, limiter_of
 from ratelimit.wire.retry import Policy
-from ratelimit.wire.sdk_desk import Limiter
+from ratelimit.wire.sdk_desk import Limiter, Origin
 from ratelimit.wire.sender import Sender
 
 __all__ = ["rate_limited"]
@@ -71,7 +71,22 @@ def _maker(client: object, table: Table | None, observer: Observers, given: dict
         attempts=settings.retry_attempts, longest_wait=settings.longest_wait, reserve=math.inf, outlasts=False
     )
 
-    def make(spent: Spent | None) -> Sender:
-        return Sender(make_sender(settings, known, observer=observer, spent=spent).gate, policy)
+    def make(origin: Origin, spent: Spent | None) -> Sender:
+        at = _at(origin, client, settings)
+        return Sender(make_sender(at, known, observer=observer, spent=spent).gate, policy)
 
     return make
+
+
+def _at(origin: Origin, client: object, settings: Settings) -> Settings:
+    """Return settings that say where and as whom the client sends, for programs that share limits go by these."""
+    found: dict[str, Any] = {}
+    if (url := getattr(client, "base_url", None)) is not None:
+        scheme, netloc = origin
+        place = f"{scheme}://{netloc.decode('ascii', 'replace')}"
+        base_url = str(url).rstrip("/")
+        found["base_url"] = base_url if f"{base_url}/".startswith(f"{place}/") else place
+        found |= {name: getattr(client, name, None) for name in ("organization", "project")}
+    if isinstance(key := getattr(client, "api_key", None), str) and key:
+        found["api_key"] = Secret(key)
+    return replace(settings, **found)

@@ -29,8 +29,11 @@ from ratelimit.wire.sse import Listener
 from ratelimit.wire.transport import Unsent
 
 Spent = dict[str, dict[str, float]]
-Make = Callable[[Spent | None], Sender]
-"""Makes a sender; it starts with what an earlier one had spent."""
+Origin = tuple[str, bytes]
+"""Which service: the scheme, and the host with its port."""
+
+Make = Callable[[Origin, Spent | None], Sender]
+"""Makes a sender to a service; it starts with what an earlier one had spent."""
 
 Account = Callable[[], int]
 """Says who asks for what; found out only where somebody is stopped."""
@@ -201,8 +204,8 @@ class Limiter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._threaded = False
-        self._desks: dict[object, Desk] = {}
-        self._spent: dict[object, Spent] = {}
+        self._desks: dict[Origin, Desk] = {}
+        self._spent: dict[Origin, Spent] = {}
         self._users = WeakSet[object]()
 
     def enter(self, user: object) -> None:
@@ -219,12 +222,12 @@ class Limiter:
             self._spent |= {origin: desk.sender.gate.scheduler.spent() for origin, desk in desks.items()}
             return [desk for desk in desks.values() if desk.loop.is_running()]
 
-    def desk(self, origin: object, caller: asyncio.AbstractEventLoop | None) -> Desk:
+    def desk(self, origin: Origin, caller: asyncio.AbstractEventLoop | None) -> Desk:
         """Return the desk for a service, as seen from the caller's loop; None is a thread without one."""
         with self._lock:
             self._settle_on(caller)
             if (desk := self._desks.get(origin)) is None:
-                sender = self._make(self._spent.pop(origin, None))
+                sender = self._make(origin, self._spent.pop(origin, None))
                 desk = self._desks[origin] = Desk(sender, self._loop)  # type: ignore[arg-type]  # just set
             return desk
 
@@ -242,7 +245,7 @@ class Limiter:
         self._loop, self._pid = loop, os.getpid()
         for origin, desk in desks.items():
             spent = desk.sender.gate.scheduler.spent()
-            self._desks[origin] = Desk(self._make(spent), loop)  # type: ignore[arg-type]  # one of two loops
+            self._desks[origin] = Desk(self._make(origin, spent), loop)  # type: ignore[arg-type]  # one of two loops
             if alive:
                 desk.post(desk.close, later=True)
 

@@ -19,7 +19,7 @@ from ratelimit.admission.shared.store import LaneSeen
 from ratelimit.compose import make_scheduler, make_table
 from ratelimit.openai import rate_limited
 from ratelimit.settings import load_settings
-from ratelimit.sharing import microseconds, state_file
+from ratelimit.sharing import group_of, microseconds, state_file
 from ratelimit.testing.mock import MockServer
 
 pytestmark = pytest.mark.real_time
@@ -190,3 +190,29 @@ async def test_what_ends_after_closing_asks_nobody() -> None:
     ledger = scheduler.lane("gpt-4o-mini").ledger
     assert isinstance(ledger, SharedLedger)
     assert ledger._caller._timer is None
+
+
+class Account(Sdk):
+    """A client that was told where and as whom to send, whatever the environment says."""
+
+    api_key = "sk-mine"
+    base_url = "https://mine.example/v1/"
+    organization = "org-mine"
+    project = None
+
+
+async def test_a_drop_in_shares_with_whoever_sends_where_and_as_whom_its_client_does() -> None:
+    limiter = rate_limited(Account(AsyncHttp(Script())))._client._transport.limiter
+
+    def group_at(host: bytes) -> str:
+        desk = limiter.desk(("https", host), asyncio.get_running_loop())
+        ledger = desk.sender.gate.scheduler.lane("gpt-4o-mini").ledger
+        assert isinstance(ledger, SharedLedger)
+        return ledger._member.group
+
+    def group_of_client(base_url: str) -> str:
+        same = load_settings(base_url=base_url, api_key="sk-mine", organization="org-mine")
+        return group_of(same, "gpt-4o-mini")
+
+    assert group_at(b"mine.example") == group_of_client("https://mine.example/v1")
+    assert group_at(b"other.example:8443") == group_of_client("https://other.example:8443")
