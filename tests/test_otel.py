@@ -302,6 +302,7 @@ def test_a_collector_that_is_down_or_silent_costs_a_moment_and_a_sentence(
     for name, seconds in patience.items():
         monkeypatch.setattr(otel, name, seconds)
     caplog.set_level(logging.DEBUG, "ratelimit")
+    before = set(threading.enumerate())
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         if listens:
@@ -312,6 +313,9 @@ def test_a_collector_that_is_down_or_silent_costs_a_moment_and_a_sentence(
     theirs = [each.getMessage() for each in caplog.records if each.levelno == logging.DEBUG]
     assert any(each.startswith("OpenTelemetry: ") and "retrying" in each for each in theirs) is not listens
     assert capfd.readouterr().err == ""
+    for left in set(threading.enumerate()) - before:  # which speak where another test listens
+        left.join(10)
+        assert not left.is_alive()
 
 
 def test_a_collector_that_is_only_slow_is_waited_for(
