@@ -212,6 +212,19 @@ def test_what_can_be_no_output_is_said_in_words(
     assert capsys.readouterr().err == f"ratelimit: {told}\n"
 
 
+def test_a_directory_that_is_gone_is_said(
+    requests: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for more in ((), ("--via", "batch")):
+        assert main(["run", str(tmp_path / requests), "-o", "o.jsonl", *more]) == 2
+        assert capsys.readouterr().err == (
+            "ratelimit: cannot use o.journal.jsonl: No such file or directory; choose another output\n"
+        )
+
+
 def test_a_job_without_a_name_has_no_batches(requests: str, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("status", "cancel"):
         assert main([command, ""]) == 2

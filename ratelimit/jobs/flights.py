@@ -136,7 +136,8 @@ class Flights:
                 self._journal.gave_up(record)
             else:
                 _to_stdout(record)
-            self._tally.gave_up(records.code_of(error), asyncio.get_running_loop().time(), model)
+            code, now = records.code_of(error), asyncio.get_running_loop().time()
+            self._tally.gave_up(code, now, model, said=f"{row.id}: {error}")
         except OutputFailed as failed:
             self._stop(failed)
 

@@ -152,7 +152,7 @@ def check_places(job: Job) -> None:
     job.source.check()
     taken = {_real(job.source.path): "it is the input"} if job.source.path != "-" else {}
     if job.output:
-        for path in (job.output, beside(job.output, "errors"), beside(job.output, "journal")):
+        for path in (job.output, *(beside(job.output, kind) for kind in ("errors", "journal", "batches"))):
             if _real(path) in taken:
                 raise OutputUnusable(str(path), taken[_real(path)], "choose another output")
             taken[_real(path)] = "results go there"
@@ -165,7 +165,10 @@ def check_places(job: Job) -> None:
 
 
 def _real(path: Path | str) -> str:
-    return os.path.realpath(path)  # which a loop of links is no trouble to
+    try:
+        return os.path.realpath(path)  # which a loop of links is no trouble to
+    except OSError:  # the working directory is gone
+        return str(path)
 
 
 def _setup(job: Job, settings: Settings) -> int:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 from ratelimit.admission.scheduler import LaneStatus
-from ratelimit.errors import RateLimitError
+from ratelimit.errors import RateLimitError, printable
 from ratelimit.jobs.figures import SHORTEST, counted, duration, money, per_minute
 from ratelimit.jobs.lines import as_line
 from ratelimit.jobs.tally import Tally
@@ -29,6 +29,7 @@ class Summary:
     failed_before: int
     left: int | None
     failures: dict[str, int]
+    first_failure: str | None
     attempts: int
     retried: int
     refused: int
@@ -73,6 +74,8 @@ class Summary:
         if self.failed:
             causes = ", ".join(f"{count:,} {code}" for code, count in sorted(self.failures.items()))
             lines.append(f"failed   {self.failed:,}: {causes}")
+            if self.first_failure:
+                lines.append(f"         first {printable(self.first_failure, 300)}")
         if self.failed_before:
             lines.append(f"failed   {self.failed_before:,} in earlier runs; --retry-failed sends them again")
         if self.left:
@@ -103,6 +106,7 @@ def summarise(
         failed_before=failed_before,
         left=tally.left,
         failures=dict(tally.failures),
+        first_failure=tally.first_failure,
         attempts=tally.attempts,
         retried=count.retried,
         refused=count.refused,

@@ -43,6 +43,7 @@ class Tally:
         self.attempts: int = 0
         self.answers: int = 0
         self.failures: Counter[str] = Counter()
+        self.first_failure: str | None = None  # in words
         self.live: bool = False  # nothing goes by the Batch API, so no lane is faster than its limits
         self.left_of: Counter[str] = Counter()  # by lane; empty where nobody has counted
         self._answered_of: Counter[str] = Counter()
@@ -143,8 +144,9 @@ class Tally:
             self.cost += price * (1 - discount)
             self.saved += price * discount
 
-    def gave_up(self, code: str, now: float, model: str | None = None) -> None:
+    def gave_up(self, code: str, now: float, model: str | None = None, *, said: str = "") -> None:
         """Count one request that will not succeed; one that names no model had no lane."""
+        self.first_failure = self.first_failure or said or None
         self.failures[code] += 1
         if model is not None:
             self.left_of[self._table.find(model).name] -= 1

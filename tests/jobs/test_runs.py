@@ -87,6 +87,20 @@ async def test_a_bad_line_is_written_down_once_beside_several_lanes(place: Place
     assert summary.failed == 1
 
 
+async def test_the_first_failure_is_told_in_words(place: Place) -> None:
+    place.write([batch_line("a"), batch_line("b\x1b", ask("x", messages=[])), batch_line("c", ask("x", messages=[]))])
+    async with MockServer(tier="tier-1") as mock:
+        summary = await place.run(mock, concurrency=1)
+    assert summary.lines()[3:] == [
+        "failed   2: 2 empty_array",
+        (
+            "         first b\\x1b: the service answered 400 empty_array: Invalid 'messages': empty array. Expected an "
+            "array with minimum length 1, but got an empty array instead."
+        ),
+    ]
+    assert (summary.first_failure or "").startswith("b\x1b: the service answered 400 empty_array: ")
+
+
 async def test_failures_go_to_the_errors_file_in_the_form_of_the_batch_api(place: Place) -> None:
     place.write([batch_line("good"), batch_line("bad", {"model": "gpt-4o-mini", "messages": []}), batch_line("fine")])
     async with MockServer(tier="tier-1", echo=True) as mock:

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import cache
-from os.path import realpath
 from pathlib import Path
 
 from ratelimit.admission.events import Observers
 from ratelimit.compose import limits_of, make_client, make_table, make_transport
 from ratelimit.errors import BadSettings, OutputUnusable
 from ratelimit.jobs.batches.api import Api
-from ratelimit.jobs.batches.ledger import Ledger, ledger_path
+from ratelimit.jobs.batches.ledger import Ledger
 from ratelimit.jobs.batches.runner import Runner
 from ratelimit.jobs.batches.showing import Shown
 from ratelimit.jobs.batches.spool import Spool
@@ -117,8 +116,6 @@ def _check(job: Job, settings: Settings, *, cancelling: bool) -> Path:
         raise OutputUnusable(
             str(job.output), "the input of a job of batches is read more than once", "name a file of requests"
         )
-    if realpath(job.source.path) == realpath(ledger_path(job.output)):
-        raise OutputUnusable(str(ledger_path(job.output)), "it is the input", "choose another output")
     if settings.azure_api_version is not None:
         raise BadSettings("azure_api_version", "is set", "Azure's batches are another API; run without --via batch")
     return job.output
