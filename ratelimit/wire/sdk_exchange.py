@@ -9,7 +9,9 @@ transport never suspends, so its coroutines run to their end in one step, on the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
@@ -220,7 +222,22 @@ class Tap:
 
 
 class AsyncTap(Tap):
-    """A stream that is iterated asynchronously."""
+    """A stream that is iterated asynchronously.
+
+    What it reads from is a chain of generators. Should all of them become garbage together with it, each would be
+    closed by itself and find the next one in the middle of that; so they are kept until the first can be closed alone.
+    """
+
+    def __init__(self, *about: Any) -> None:
+        super().__init__(*about)
+        self._loop = asyncio.get_running_loop()
+        _unread[id(self._pieces)] = self._pieces
+
+    def __del__(self) -> None:
+        super().__del__()
+        if (pieces := _unread.pop(id(self._pieces), None)) is not None:
+            with suppress(RuntimeError):  # the loop is closed, and everything with it
+                self._loop.call_soon_threadsafe(_forsake, pieces, self._stream)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._held:
@@ -228,14 +245,33 @@ class AsyncTap(Tap):
         async for piece in self._pieces:
             self._hear(piece)
             yield piece
+        _unread.pop(id(self._pieces), None)
         self._end(complete=True)
 
     async def aclose(self) -> None:
         """Give the connection back, and end the turn if that is still to be done."""
+        _unread.pop(id(self._pieces), None)
         try:
             await self._stream.aclose()
         finally:
             self._end()
+
+
+_unread: dict[int, Any] = {}
+_closing: set[asyncio.Task[None]] = set()  # a loop alone does not keep its tasks alive
+
+
+def _forsake(pieces: Any, stream: Any) -> None:
+    """Close what nobody reads any more."""
+    task = asyncio.get_running_loop().create_task(_close(pieces, stream), name="closing a stream")
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+async def _close(pieces: Any, stream: Any) -> None:
+    for each in (pieces, stream):
+        with suppress(Exception):  # who has left does not want to hear of it
+            await each.aclose()
 
 
 class SyncTap(Tap):

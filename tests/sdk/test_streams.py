@@ -102,6 +102,23 @@ async def test_a_stream_that_is_dropped_gives_its_slot_back(openai: Any, seen: l
         assert ends(seen) == ["unknown"]
 
 
+@pytest.mark.parametrize("read", [0, 1])
+async def test_streams_that_are_garbage_are_closed_without_a_word(client: Any, mock: MockServer, read: int) -> None:
+    said: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: said.append(about))
+    for _ in range(4):
+        stream = await client.chat.completions.create(**HELLO, stream=True)
+        for _ in range(read):
+            await anext(aiter(stream))
+    del stream
+    gc.collect()
+    await asyncio.sleep(5)  # virtual
+    gc.collect()
+    await asyncio.sleep(5)
+    assert said == []
+    assert mock.stats.in_flight == 0
+
+
 async def test_a_stream_that_breaks_off_is_unknown(
     openai: Any, http: Any, client: Any, mock: MockServer, seen: list[Event]
 ) -> None:
