@@ -90,9 +90,11 @@ class Pressure:
 
     def ease(self, quota: Quota, hold: Hold, way: float, now: float) -> None:
         """Keep no more back than ways can have cost, when they are known and can cost no more."""
-        bucket, others = self.bucket, sum(amount for _, amount in self._foreign)
+        if self._strained or self.even:
+            return
+        bucket = self.bucket
         if bucket in quota.eased:
-            if others > bucket.reserve:
+            if self._taken() > bucket.reserve:
                 self.strain(quota, hold, now)
             return
         if bucket.brim_from != self._ways_from:
@@ -101,10 +103,10 @@ class Pressure:
             if hold.number >= bucket.brim_from:
                 self._way = max(self._way or 0, way)
             return
-        if self._way is None or self._strained or self.even or bucket.share < 1:
+        if self._way is None or bucket.share < 1:
             return
         reserve = max(self._way * _LONGER, quota.slack * _LEAST_SLACK) * bucket.limit.rate
-        if others <= reserve < bucket.reserve == quota.least_reserve(bucket.limit):
+        if reserve < bucket.reserve == quota.least_reserve(bucket.limit) and self._taken() <= reserve:
             quota.ease(bucket, reserve, now)
 
     def strain(self, quota: Quota, hold: Hold, now: float) -> None:
@@ -140,7 +142,7 @@ class Pressure:
             self._foreign.popleft()
         if not self._foreign and bucket.share == self.top and now - self.troubled_at < _CALM:
             return []
-        taken = max(sum(amount for _, amount in self._foreign), 0) / (rate * MINUTE)
+        taken = max(self._taken(), 0) / (rate * MINUTE)
         target = min(max(self.top - taken, _LEAST_SHARE), bucket.share + _CREEP, self.top)
         changes = self._reshare(target, now) if abs(target - bucket.share) > _CREEP / 2 or target == self.top else []
         return changes + self._relax(quota, now)
@@ -193,6 +195,10 @@ class Pressure:
         self._doubt *= 2
         bucket.retune(now, burst=math.inf)
         return [Change("burst", bucket.limit.name, before, bucket.burst), *self._reshare(self.top, now)]
+
+    def _taken(self) -> float:
+        """Return what others have taken in the last minute, as far as is known."""
+        return sum(amount for _, amount in self._foreign)
 
     def _reshare(self, share: float, now: float) -> list[Change]:
         before = self.bucket.share
