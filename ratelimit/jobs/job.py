@@ -221,8 +221,10 @@ def signals(runner: Stoppable, say: Say) -> Iterator[list[int]]:
     def caught(number: int) -> None:
         seen.append(number)
         if len(seen) == 1:
-            runner.stop(Stopped("the run was interrupted; the same command continues it"))
-            say("stopping: what is in flight is waited for; once more to leave at once")
+            try:
+                say("stopping: what is in flight is waited for; once more to leave at once")
+            finally:
+                runner.stop(Stopped("the run was interrupted; the same command continues it"))
         elif number != signal.SIGHUP:
             runner.leave()
 
