@@ -1,8 +1,7 @@
 """Jobs killed with SIGKILL over and over: what was lost, sent twice and kept back.
 
-Three ways are killed: a job on its own, three that share one key, and one that goes through the Batch API, which mostly
-waits and so runs beside the others. A job that ends before it was killed so often is followed by another; no more is
-killed once the minutes are over.
+Three kinds are killed side by side: a job on its own, three that share one key, and one that goes through the Batch
+API. A job that ends before it was killed so often is followed by another; no more is killed once the minutes are over.
 
     python -m bench kills [--quick] [--via live shared batch] [--kills 500] [--minutes 20] [--seed 1]
 """
@@ -45,12 +44,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     kills, minutes = (_FEW, 1.0) if options.quick else (options.kills, options.minutes)
     ends = time.monotonic() + minutes * 60
-    groups = [group for group in (["live", "shared"], ["batch"]) if set(group) & set(options.via)]
-    with ThreadPoolExecutor(len(groups)) as pool:
-        found = pool.map(lambda group: [over_and_over(way, kills, ends, options.seed) for way in group], groups)
+    with ThreadPoolExecutor() as pool:
+        rows = list(pool.map(lambda way: over_and_over(way, kills, ends, options.seed), options.via))
     record = Record(
         "kills",
-        [row for rows in found for row in rows if row["via"] in options.via],
+        rows,
         {**TARGETS, "kills": f">= {kills}"},
         command=" ".join(("python -m bench kills", *arguments)),
         seed=options.seed,

@@ -118,15 +118,13 @@ def kill_over_and_over(
         doubtful: set[str] = set()
         while True:
             last = outcome.kills == kills or time.monotonic() - began > minutes * 60
+            size = _size(journal)
             run = subprocess.Popen([*command, "--no-progress"], env=environment(url), stderr=subprocess.PIPE, text=True)
             if last:
                 _, said = run.communicate(timeout=_LAST)
                 assert run.returncode == 0, said
             else:
-                # Only a run that has begun to send can lose anything; from then on any moment is as good.
-                size = journal.stat().st_size if journal.exists() else 0
-                while run.poll() is None and (not journal.exists() or journal.stat().st_size <= size):
-                    time.sleep(0.005)
+                _wait_until_it_sends(run, journal, size)
                 time.sleep(chance.uniform(*within))
                 run.kill()
                 _, said = run.communicate()
@@ -191,7 +189,7 @@ def kill_three_over_and_over(place: Path, *, rows: int, kills: int, seed: int, m
     """Do the same to three jobs that share one key and one lane; each has files of its own."""
     began, chance, outcome = time.monotonic(), random.Random(seed), Outcome(3 * rows)
     log, names = place / "served.jsonl", ("one", "two", "three")
-    expected, running = {}, dict[str, subprocess.Popen[bytes]]()
+    expected, running, sizes = {}, dict[str, subprocess.Popen[bytes]](), dict[str, int]()
     for name in names:
         (place / name).mkdir()
         expected[name] = write_requests(place / name / "requests.jsonl", rows, user=name)
@@ -201,6 +199,7 @@ def kill_three_over_and_over(place: Path, *, rows: int, kills: int, seed: int, m
         def start(name: str) -> None:
             files = [str(place / name / "requests.jsonl"), "-o", str(place / name / "results.jsonl"), "--quiet"]
             command = [*RATELIMIT, "run", *files, "--tier", "tier-5", "--concurrency", "16"]
+            sizes[name] = _size(place / name / "results.journal.jsonl")
             running[name] = subprocess.Popen(command, env=settings)
 
         for name in names:
@@ -231,6 +230,16 @@ def kill_three_over_and_over(place: Path, *, rows: int, kills: int, seed: int, m
     outcome.sent_twice = outcome.sent - outcome.rows
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _wait_until_it_sends(run: subprocess.Popen[Any], journal: Path, size: int) -> None:
+    """Wait until a journal tells of a request beyond what it did: only a run that sends can lose anything."""
+    while run.poll() is None and (_size(journal) <= size or b'"sent"' not in journal.read_bytes()[size:]):
+        time.sleep(0.005)
 
 
 def batches(url: str) -> list[Any]:
