@@ -70,6 +70,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.sender.dismiss(RuntimeError("the client was closed before this request had its turn; open a new one"))
         await self.transport.__aexit__(kind, error, trace)
         await self.sender.gate.scheduler.aclose()
 

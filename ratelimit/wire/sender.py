@@ -61,7 +61,7 @@ class Sender:
         self._heard_at: dict[str, float] = {}
         self._waiting: dict[asyncio.Task[Any], GateTurn] = {}
         self._failed: set[asyncio.Task[Any]] = set()  # whose request has failed and is to be sent again
-        self._dismissed: dict[asyncio.Task[Any], JobStopped] = {}
+        self._dismissed: dict[asyncio.Task[Any], Exception] = {}
 
     @property
     def paused(self) -> bool:
@@ -141,7 +141,7 @@ class Sender:
             story.end(error)
             raise
 
-    def dismiss(self, why: JobStopped) -> None:
+    def dismiss(self, why: Exception) -> None:
         """Raise `why` in every request that waits for its turn now; those on the way are not disturbed."""
         for task in self._waiting.keys() - self._dismissed.keys():
             self._dismissed[task] = why

@@ -171,10 +171,17 @@ async def test_who_waits_when_a_line_is_closed_goes_on_in_the_next() -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_who_waits_when_a_client_is_closed_is_told_so() -> None:
-    async with ratelimit.open(rpm=5) as client:
-        sending = [asyncio.create_task(client.chat("gpt-4o-mini", "hi")) for _ in range(9)]
-        await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+async def test_who_waits_when_a_scheduler_is_closed_is_told_so() -> None:
+    settings = load_settings(rpm=5)
+    scheduler = make_scheduler(settings, make_table(settings))
+
+    async def send() -> None:
+        async with scheduler.reserve("gpt-4o-mini", tokens=10) as turn:
+            turn.used()
+
+    sending = [asyncio.create_task(send()) for _ in range(9)]
+    await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+    await scheduler.aclose()
     ended, waiting = await asyncio.wait(sending, timeout=5)
     assert not waiting
     said = {str(each.exception()) for each in ended if isinstance(each.exception(), RuntimeError)}

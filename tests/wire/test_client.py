@@ -319,3 +319,20 @@ async def test_one_body_is_not_taken_for_many() -> None:
             with pytest.raises(BadRequest) as caught:
                 client.map(one)  # type: ignore[arg-type]  # what a checker would say, too
             assert str(caught.value) == "map was given one body; give it several, as in a list, or use send()"
+
+
+async def test_who_waits_for_a_turn_when_the_client_is_closed_is_told_so_at_once() -> None:
+    async with MockServer(**MANY) as mock:
+        async with make(mock.base_url, limits=(Limit("requests", 1, MINUTE),)) as client:
+            await client.send(ask())
+            waiting = [asyncio.create_task(client.send(ask())) for _ in range(3)]
+            await asyncio.sleep(1)
+        began = now()
+        said = await asyncio.gather(*waiting, return_exceptions=True)
+        assert now() == began
+        assert {str(each) for each in said} == {
+            "the client was closed before this request had its turn; open a new one"
+        }
+        assert [lane.waiting for lane in client.snapshot()] == [0]
+        async with client:
+            assert (await client.send(ask())).status == 200
