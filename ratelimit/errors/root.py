@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RateLimitError(Exception):
     """Anything this project raises on purpose; `exit_code` is what the command line ends with because of it.
@@ -15,6 +17,16 @@ class RateLimitError(Exception):
     """
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it cross to another process: what waits there for a result would wait for ever without."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[RateLimitError], args: tuple[Any, ...], about: dict[str, Any]) -> RateLimitError:
+    error = kind.__new__(kind, *args)  # what it says is said already, so `__init__` has nothing to add
+    error.__dict__.update(about)
+    return error
 
 
 class JobStopped(RateLimitError):
