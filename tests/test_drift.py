@@ -124,6 +124,16 @@ def test_a_server_that_refused_has_not_taken_it(theirs: int, wrong: int) -> None
     assert scene.reply(scene.send(5, 20), theirs, 6, refused=True) == wrong
 
 
+def test_what_was_sent_a_moment_before_is_not_taken_for_what_was_sent_after() -> None:
+    scene = Scene()
+    scene.send(0, 10)
+    scene.send(F("0.01"), 10)
+    last = scene.send(F("0.02"), 10)
+    assert scene.reply(last, 45, F("0.03")) == 45 - (30 - F("0.02"))
+    scene.send(F("0.04"), 5)  # it may have been counted, and the others of its moment not for that
+    assert scene.reply(last, 60, F("0.05")) == 60 - 45 - 5
+
+
 def test_what_has_refilled_since_is_not_given_back_again() -> None:
     scene = Scene()
     first = scene.send(0, 50)  # charged nothing, as will turn out

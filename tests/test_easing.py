@@ -37,8 +37,10 @@ class Lane:
 
     def hear(self, hold: Hold, way: float, *, reset: float | None = -1) -> float:
         """Return what is kept back after a reply that comes after two seconds, so many of them on the way."""
+        mark = self.quota.mark(hold, self.bucket)
+        assert mark is not None
         assert hold.sent_at is not None
-        missing, _ = hold.marks
+        missing, _ = mark
         said = Reading("tokens", 600, 600 - missing, missing / 10 if reset == -1 else reset)
         self.feedback.observe(hold, Observed((said,), worked=2 - way), hold.sent_at + 2)
         return self.bucket.reserve
@@ -90,13 +92,15 @@ def test_after_a_refusal_nothing_of_the_slack_is_let_go_any_more() -> None:
     early, late = lane.opens(100)
     lane.hear(early[0], 0.1)
     lane.hear(late, 0.1)
-    said = Observed(refusal=Refusal("reached", "tokens", MINUTE, 600, 595, 10, 0.5, "m"))
-    lane.feedback.refused(late, said, 103.0, most=60)
+    lane.send(102, 90)
+    last = lane.send(102, 15)
+    said = Observed(refusal=Refusal("reached", "tokens", MINUTE, 600, 586, 15, 0.1, "m"))
+    lane.feedback.refused(last, said, 103.0, most=60)
     assert lane.quota.eased == {}
     assert lane.bucket.reserve > 10
     again, last = lane.opens(900)
-    lane.bucket.retune(900, reserve=10)  # as it is after long enough
     lane.hear(again[0], 0.1)
+    lane.bucket.retune(902, reserve=10)  # as it is after long enough
     assert lane.hear(last, 0.1) == 10
 
 

@@ -150,8 +150,8 @@ def test_a_server_that_lacks_just_what_we_believed_is_given_some_room() -> None:
     lane.send(100, {"tokens": 590})
     hold = lane.send(102, {"tokens": 10})
     lane.bucket.full_at += 2.5
-    missing, corrected = hold.marks
-    hold.marks = (missing + 25, corrected)
+    *sent, missing, corrected = hold.marks
+    hold.marks = (*sent, missing + 25, corrected)
     assert lane.refused(hold, Observed(refusal=REACHED), 102.0) == [cooled(0.5), Change("reserve", "TPM", 10, 34)]
 
 

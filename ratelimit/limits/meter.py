@@ -37,6 +37,10 @@ class Meter:
         totals = self._totals.get(unit)
         return totals[-1] + self._gone[unit] if totals else 0
 
+    def so_far(self) -> list[float]:
+        """Return what was ever sent of each unit, in their order."""
+        return [totals[-1] + self._gone[unit] if totals else 0 for unit, totals in self._totals.items()]
+
     def between(self, unit: str, start: float, end: float) -> float:
         """Return what was sent from `start` to `end`, whole slots, as far back as it is kept."""
         totals = self._totals.get(unit)

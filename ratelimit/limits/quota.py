@@ -22,6 +22,7 @@ Cost = Mapping[str, float]
 UNSENT: Cost = {}
 """What a request has cost that never left."""
 
+_UNITS = ("requests", "tokens")  # whose sums are kept
 _REMEMBERED = 4096  # settlements; an older one no longer matters to any reply still to come
 
 
@@ -65,8 +66,9 @@ class Hold:
         self.number: int = number
         self.sent_at: float | None = None
         self.settlements: int = 0  # how many there had been when it left
-        # How each bucket stood when it left, its own cost taken: what was missing, then the sum of all its corrections.
-        # In one row, for the garbage collector looks at each object of each request that is under way.
+        # What had been sent of each unit before; then how each bucket stood when it left, its own cost taken: what was
+        # missing, and the sum of all its corrections. All in one row, for the garbage collector looks at each object of
+        # each request that is under way.
         self.marks: Sequence[float] = ()
         self.ended: str | None = None
 
@@ -95,7 +97,7 @@ class Quota:
         self._watched: list[tuple[str, Bucket, Lows]] = []
         for limit in limits:
             self.add(limit, now)
-        self.meter: Meter = Meter(("requests", "tokens"))
+        self.meter: Meter = Meter(_UNITS)
 
     def add(self, limit: Limit, now: float) -> Bucket:
         """Heed one more limit from now on."""
@@ -189,7 +191,7 @@ class Quota:
         hold.sent_at = now
         hold.settlements = self._settlements
         cost, number = hold.cost, hold.number
-        marks: list[float] = []
+        marks = self.meter.so_far()
         for unit, bucket, lows in self._watched:
             amount, corrected, full_at = cost.get(unit, 0), bucket.corrected, bucket.full_at
             missing = (full_at - now) / bucket.interval if full_at > now else 0
@@ -207,8 +209,12 @@ class Quota:
 
     def mark(self, hold: Hold, bucket: Bucket) -> tuple[float, float] | None:
         """Return how a bucket stood when the request left: what was missing, and the sum of all its corrections."""
-        place = 2 * self.buckets.index(bucket)
+        place = len(_UNITS) + 2 * self.buckets.index(bucket)
         return (hold.marks[place], hold.marks[place + 1]) if place < len(hold.marks) else None
+
+    def sent_since(self, hold: Hold, unit: str) -> float:
+        """Return what has been sent after a request left."""
+        return self.meter.ever(unit) - hold.marks[_UNITS.index(unit)] - hold.cost.get(unit, 0)
 
     def lowest_since(self, hold: Hold, bucket: Bucket) -> float:
         """Return the least that has been missing from a bucket between later sends and the one of `hold`."""
