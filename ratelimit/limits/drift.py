@@ -149,7 +149,8 @@ def proves(
     ours = missing_then - (own if refused else 0) + since
     before = max(quota.meter.between(unit, sent_at - quota.slack, sent_at) - own, 0) + quota.elsewhere.get(bucket, 0)
     after = max(quota.meter.between(unit, sent_at, sent_at + min(quota.slack, way)) - own, 0)
-    after = min(after, quota.sent_since(hold, unit))  # sums of stretches take in a little of what was sent before
+    if quota.alone:  # sums of stretches take in a little of what was sent before; where others send, that is as well
+        after = min(after, quota.sent_since(hold, unit))
     # What came back while it was on the way is no reason to give so much, beyond what is kept back for that.
     before += max(min(quota.slack, way) * bucket.limit.rate - quota.kept_back(bucket), 0)
     if theirs + before < ours:
