@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from ratelimit.errors import RateLimitError, RequestInvalid, RequestsChanged, printable
 from ratelimit.jobs.journal import Digests, Journal
-from ratelimit.jobs.source import MANY, Row, Source, Strangers, Wanted
+from ratelimit.jobs.source import MANY, Row, Source, Strangers, Wanted, guessed
 
 Check = Callable[[Row], tuple[str, float]]
 """Returns the lane a row's request belongs to, and its tokens; raises for one that can never pass."""
@@ -110,9 +110,13 @@ class InputRefused(RateLimitError):
 
     def __init__(self, path: str, findings: Findings) -> None:
         of = "" if findings.whole else "the first "
+        remedy = "mend them, or use --skip-bad to have them in the errors file and send the others"
+        if findings.bad == findings.rows:  # there are no others
+            first = findings.problems[min(findings.problems)]
+            remedy = guessed(path, first) or "mend them, and run again"
         super().__init__(
             f"{findings.bad:,} of {of}{findings.rows:,} lines of {printable(path)} cannot be sent, and nothing was; "
-            f"mend them, or use --skip-bad to have them in the errors file and send the others\n{findings.report()}"
+            f"{remedy}\n{findings.report()}"
         )
         self.findings = findings
 

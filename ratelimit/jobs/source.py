@@ -294,11 +294,16 @@ class Strangers:
 def _no_requests(path: str, why: str, row: Row) -> InputUnreadable:
     """Return what is said of a file of other things, one of which is in this row."""
     problem = row.fault() or ""
-    remedy = f"line {row.number}: {problem}"
-    if ".csv" in Path(path).suffixes:
-        remedy += "; rows of a table go with --template"
-    elif "got `array`" in problem:
-        remedy += "; if it is a list of requests, jq -c '.[]' puts each on a line"
-    elif "truncated" in problem:
-        remedy += "; if it is JSON on several lines, jq -c puts it on one"
-    return InputUnreadable(path, why, remedy)
+    remedy = guessed(path, problem)
+    return InputUnreadable(path, why, f"line {row.number}: {problem}" + (f"; {remedy}" if remedy else ""))
+
+
+def guessed(path: str, problem: str) -> str:
+    """Return what to do with a file that has no requests in it, as far as its first line lets one guess."""
+    if ".csv" in Path(path).suffixes and problem.startswith("the line is not"):  # which no row of a table is
+        return "rows of a table go with --template"
+    if "got `array`" in problem:
+        return "if it is a list of requests, jq -c '.[]' puts each on a line"
+    if "truncated" in problem:
+        return "if it is JSON on several lines, jq -c puts it on one"
+    return ""

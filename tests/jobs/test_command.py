@@ -79,12 +79,29 @@ def test_bad_input(fast: str, tmp_path: Path) -> None:
     done = run(fast, "r.jsonl", "-o", "o.jsonl", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "ratelimit: 2 of 2 lines of r.jsonl cannot be sent, and nothing was; mend them, or use --skip-bad to have them "
-        "in the errors file and send the others\n"
+        "ratelimit: 2 of 2 lines of r.jsonl cannot be sent, and nothing was; mend them, and run again\n"
         'line 1: the method is "\\x1b[2J"; requests are POSTed\n'
         "line 2: the line is not JSON: JSON is malformed: invalid character (byte 0); a line is "
         '{"custom_id": ..., "method": "POST", "url": ..., "body": {...}} or a bare body\n'
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "guess"),
+    [
+        ("t.csv", "a,b\n1,2\n", "rows of a table go with --template"),
+        ("l.json", '[{"model": "m"}]', "if it is a list of requests, jq -c '.[]' puts each on a line"),
+        ("p.json", '{\n"model": "m"\n}\n', "if it is JSON on several lines, jq -c puts it on one"),
+        ("one.jsonl", "{}\n", "mend them, and run again"),
+    ],
+)
+def test_a_small_file_of_something_else(fast: str, tmp_path: Path, name: str, text: str, guess: str) -> None:
+    (tmp_path / name).write_text(text)
+    done = run(fast, name, "-o", "o.jsonl", cwd=tmp_path)
+    assert done.returncode == 2
+    lines = text.count("\n") or 1
+    said = f"ratelimit: {lines} of {lines} lines of {name} cannot be sent, and nothing was; {guess}"
+    assert done.stderr.splitlines()[0] == said
 
 
 @pytest.mark.parametrize(
