@@ -37,8 +37,6 @@ def answered(row: Row, reply: Reply) -> bytes:
 
 def _on_one_line(body: bytes) -> bytes:
     body = for_anybody(body)
-    if not body.isascii():
-        body = body.decode("utf-8", "replace").encode()  # one letter that is broken must not make a line unreadable
     return msgspec.json.format(body, indent=-1) if b"\n" in body or b"\r" in body else body
 
 

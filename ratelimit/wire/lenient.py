@@ -27,7 +27,9 @@ def strictly(body: bytes) -> bytes | None:
 
 
 def for_anybody(body: bytes) -> bytes:
-    """Return a body as it is if anybody reads it, else the same strictly."""
+    """Return a body as it is if anybody reads it, else the same strictly; a letter that is broken is U+FFFD."""
+    if not body.isascii():
+        body = body.decode("utf-8", "replace").encode()
     if not body.startswith(_BOM) and not any(sign in body for sign in _SIGNS):
         return body
     try:

@@ -8,7 +8,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from foreign import READERS, reads_journal, reads_settings, reads_stream
+from foreign import READERS, merges, reads_journal, reads_settings, reads_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +51,7 @@ FOUND: tuple[tuple[Callable[[bytes], None], bytes], ...] = (
     (reads_stream, b'data: {"error": {"message": "no", "code": "0500%s"}}\n\n' % (b"0" * 5_000)),
     (reads_journal, b'{"sent": "a", "content": -1}\n'),
     (reads_journal, b'{"sent": "a", "content": 18446744073709551616}\n'),
+    (merges, b'{"id": "b", "custom_id": "a", "response": null, "error": {"\xffmessage": "no"}}\n'),
     (reads_settings, b"a = " + b"9" * 5_000),
     (reads_settings, b"a = " + b"[" * 5_000),
     (reads_settings, b'[settings]\ntiers_file = "~nobody/a"'),
