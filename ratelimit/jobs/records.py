@@ -95,6 +95,8 @@ def outcome(line: bytes) -> Outcome:
     try:
         found = _written.decode(line)
         content = int(found.id.removeprefix(_NAMED), 16)
+        if not 0 <= content < 2**64:
+            raise ValueError("no id of ours")
         if found.response and found.response.status_code < 300:
             return Outcome(content, bytes(found.response.body).decode(), None)
         trouble = _failure.decode(found.response.body).error if found.response else found.error

@@ -49,7 +49,10 @@ class Charging:
         known = [(formula, n) for formula, n in candidates(size, model) if formula in self._possible]
         met = [formula for formula, n in known if abs(n - charged) < tolerance]
         above = [formula for formula, n in known if n > charged]
-        if not at_most:  # else those that came to less may be right, too
+        if at_most:  # those that came to less may be right, too
+            if not met and not above:  # and here each did: it was estimated before more was known
+                return False
+        else:
             self._possible = set(met or above) or {_LAST_RESORT}
         self.formulas = tuple(met) or tuple(above[:1]) or (_LAST_RESORT,)
         self.told = " ".join(self.formulas)

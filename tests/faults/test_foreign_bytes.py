@@ -8,7 +8,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from foreign import READERS, merges, reads_journal, reads_settings, reads_stream
+from foreign import READERS, merges, reads_checkpoint, reads_journal, reads_settings, reads_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,6 +52,8 @@ FOUND: tuple[tuple[Callable[[bytes], None], bytes], ...] = (
     (reads_journal, b'{"sent": "a", "content": -1}\n'),
     (reads_journal, b'{"sent": "a", "content": 18446744073709551616}\n'),
     (merges, b'{"id": "b", "custom_id": "a", "response": null, "error": {"\xffmessage": "no"}}\n'),
+    (reads_checkpoint, b'{"id": "-1", "custom_id": "a", "response": null, "error": {"message": "no"}}\n'),
+    (reads_checkpoint, b'{"id": "%s", "custom_id": "a", "response": null, "error": {"message": "no"}}\n' % (b"f" * 17)),
     (reads_settings, b"a = " + b"9" * 5_000),
     (reads_settings, b"a = " + b"[" * 5_000),
     (reads_settings, b'[settings]\ntiers_file = "~nobody/a"'),

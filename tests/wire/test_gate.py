@@ -177,6 +177,15 @@ def test_what_a_request_was_charged_at_most_rules_out_nothing_that_came_to_less(
     assert charging.formulas == (formula,)
 
 
+def test_what_is_known_outlasts_a_reply_to_what_was_estimated_before_it_was() -> None:
+    model, charging = TABLE.find(MODEL), Charging()
+    size = measure(ask(LONG, max_tokens=500), CHAT_PATH)
+    charging.learn(size, model, 227, 200_000)
+    assert charging.formulas == ("chat_2025",)
+    assert not charging.learn(size, model, 400, 200_000, at_most=True)  # others' tokens among them
+    assert charging.formulas == ("chat_2025",)
+
+
 async def test_a_reply_to_one_that_was_not_alone_shows_what_it_was_charged_at_most() -> None:
     limits = (Limit("tokens", 60_000, MINUTE),)
     one = gate(limits)
